@@ -1,0 +1,1 @@
+"""Reading, making and describing images and videos; knows no model."""

@@ -1,0 +1,1 @@
+"""The modality blocks of mPLUG-2 as Flax Linen modules."""

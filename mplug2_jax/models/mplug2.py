@@ -1,0 +1,158 @@
+"""mPLUG-2: the modules a task chose, composed (paper figure 2 and table 1)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mplug2_jax.models.attention import KeyValue
+from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.models.decoder import DecoderState, Memory, TextDecoder, empty_cache
+from mplug2_jax.models.fusion import Fused, FusionLayers
+from mplug2_jax.models.layers import Dropout, dense, layer_norm
+from mplug2_jax.models.text import TextEncoder
+from mplug2_jax.models.universal import UniversalLayers
+from mplug2_jax.models.vision import VisionEncoder
+from mplug2_jax.types import Tokens
+
+MODULES = ("vision", "local_temporal", "universal", "text", "fusion", "decoder")
+
+
+@flax.struct.dataclass
+class VisionOutput:
+    """Visual tokens at the three points where they are used or compared."""
+
+    tokens: Float[Array, "B N W"]  # after the vision encoder
+    universal: Float[Array, "B N D"]  # last universal layer
+    embeds: Float[Array, "B N D"]  # what fusion and decoder read
+
+
+class VisualProjection(nn.Module):
+    """Maps visual tokens to the text width, where the two differ."""
+
+    config: MPlug2Config
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N W"]) -> Float[Array, "B N D"]:
+        text, numerics = self.config.text, self.config.numerics
+        init = nn.initializers.normal(text.init_std)
+        x = dense(text.width, ("embed", "mlp"), init, numerics, name="dense")(x)
+        x = layer_norm(text.layer_norm_eps, numerics, name="norm")(x)
+        return Dropout(text.dropout)(x)
+
+
+class MPlug2(nn.Module):
+    """The model; a module that is not in `modules` has no parameters.
+
+    Attributes:
+      config: shapes and numerics.
+      modules: a subset of `MODULES`, usually a task's row of the composition table.
+    """
+
+    config: MPlug2Config
+    modules: tuple[str, ...] = MODULES
+
+    def setup(self):
+        config, numerics, has = self.config, self.config.numerics, self.has
+        if unknown := set(self.modules) - set(MODULES):
+            raise ValueError(f"Unknown modules {sorted(unknown)}; choose of {MODULES}.")
+        if has("vision"):
+            self.vision = VisionEncoder(config.vision, has("local_temporal"), numerics)
+            if config.vision.width != config.text.width:
+                self.visual_projection = VisualProjection(config)
+        if has("universal"):
+            self.universal = UniversalLayers(
+                config.universal, config.text, has("vision"), numerics
+            )
+        if has("text"):
+            depth = config.text.num_layers - config.universal.num_layers
+            self.text = TextEncoder(config.text, depth, numerics)
+        if has("fusion"):
+            self.fusion = FusionLayers(config.fusion, config.text, numerics)
+        if has("decoder"):
+            self.decoder = TextDecoder(config.decoder, config.text, numerics)
+
+    def has(self, module: str) -> bool:
+        return module in self.modules
+
+    def encode_vision(
+        self, frames: Float[Array, "B T H W 3"], is_video: bool = True
+    ) -> VisionOutput:
+        """Frames (uint8, or normalised floats) to visual embeddings.
+
+        An image is T = 1 with `is_video` False: the local temporal modules rest.
+        """
+        tokens = self.vision(frames, is_video)
+        projected = tokens
+        if self.config.vision.width != self.config.text.width:
+            projected = self.visual_projection(tokens)
+        if not self.has("universal"):
+            return VisionOutput(tokens, projected, projected)
+        return VisionOutput(tokens, *self.universal.pool_vision(projected))
+
+    def encode_text(self, text: Tokens) -> Float[Array, "B L D"]:
+        """Text encoder, then the universal layers without cross-attention."""
+        x = self.text(text.values, text.mask)
+        return self.universal.encode_text(x, text.mask)
+
+    def fuse(
+        self,
+        vision: Float[Array, "B N D"],
+        text: Float[Array, "R L D"],
+        mask: Int[Array, "R L"],
+    ) -> Fused:
+        """Text reads vision; R / B consecutive texts belong to each video."""
+        return self.fusion(vision, text, mask)
+
+    def decode(self, text: Tokens, memory: Memory) -> Float[Array, "R L V"]:
+        """Next-token logits of whole texts, float32, padded vocabulary."""
+        return self.decoder(text.values, text.mask, memory)
+
+    def start_decoding(self, memory: Memory) -> DecoderState:
+        return self.decoder.start(memory)
+
+    def decode_step(
+        self,
+        ids: Int[Array, "R"],
+        position: Int[Array, ""],
+        cache: KeyValue,
+        state: DecoderState,
+    ) -> tuple[Float[Array, "R V"], KeyValue]:
+        """One token per row; see `TextDecoder.step`."""
+        return self.decoder.step(ids, position, cache, state)
+
+    def empty_cache(self, rows: int, length: int) -> KeyValue:
+        config = self.config
+        return empty_cache(config.decoder, config.text, config.numerics, rows, length)
+
+    def __call__(self, frames, text: Tokens) -> None:
+        """Runs every chosen module once, so that `init` makes its parameters."""
+        if self.has("text"):
+            states = self.encode_text(text)
+        if self.has("vision"):
+            vision = self.encode_vision(frames, self.has("local_temporal")).embeds
+        if self.has("fusion"):
+            states = self.fuse(vision, states, text.mask).text
+        if self.has("decoder"):
+            self.decode(text, Memory.of(vision))
+
+
+def init_params(model: MPlug2, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of the chosen modules, boxed with their logical axis names."""
+    size = model.config.vision.image_size
+    text = Tokens(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32))
+    frames = jnp.zeros((1, 1, size, size, 3), jnp.float32)
+    return model.init(key, frames, text)["params"]
+
+
+def abstract_params(
+    config: MPlug2Config, modules: Iterable[str] = MODULES
+) -> dict[str, Any]:
+    """Shapes and types of every parameter, without memory for any of them."""
+    model = MPlug2(config, tuple(modules))
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return nn.meta.unbox(boxed)

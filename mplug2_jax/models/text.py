@@ -1,0 +1,88 @@
+"""Text encoder (paper section 3.1) and the BERT layer that all text blocks share."""
+
+import flax.linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from mplug2_jax.models.attention import Attention, KeyValue
+from mplug2_jax.models.config import Numerics, TextConfig
+from mplug2_jax.models.layers import (
+    Dropout,
+    Mlp,
+    TextEmbeddings,
+    constrain,
+    gelu,
+    layer_norm,
+    scan_layers,
+)
+from mplug2_jax.models.masks import padding_mask
+
+
+class TextLayer(nn.Module):
+    """Self-attention, optional cross-attention, MLP; a post-norm residual each.
+
+    Cross-attention owns parameters only in models that call it.
+    """
+
+    config: TextConfig
+    numerics: Numerics
+
+    def setup(self):
+        config, numerics = self.config, self.numerics
+        init = nn.initializers.normal(config.init_std)
+        attention = (config.num_heads, init, config.attention_dropout, numerics)
+        self.attention = Attention(*attention, config.width)
+        self.attention_norm = layer_norm(config.layer_norm_eps, numerics)
+        self.cross_attention = Attention(*attention, config.width)
+        self.cross_attention_norm = layer_norm(config.layer_norm_eps, numerics)
+        self.mlp = Mlp(config.mlp_dim, gelu, init, numerics)
+        self.mlp_norm = layer_norm(config.layer_norm_eps, numerics)
+        self.dropout = Dropout(config.dropout)
+
+    def self_attend(
+        self,
+        x: Float[Array, "B L D"],
+        mask: Bool[Array, "B L S"] | None = None,
+        keys: KeyValue | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Residual self-attention; `keys` replaces the sequence's own (a cache)."""
+        return self.attention_norm(x + self.dropout(self.attention(x, keys, mask)))
+
+    def cross_attend(
+        self,
+        x: Float[Array, "R L D"],
+        memory: KeyValue,
+        mask: Bool[Array, "B 1 S"] | None = None,
+    ) -> Float[Array, "R L D"]:
+        """Residual cross-attention to a projected memory."""
+        branch = self.cross_attention(x, memory, mask)
+        return self.cross_attention_norm(x + self.dropout(branch))
+
+    def feed_forward(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        return constrain(self.mlp_norm(x + self.dropout(self.mlp(x))))
+
+
+class DeepTextLayer(TextLayer):
+    """`TextLayer` without cross-attention, in the form `scan_layers` wants."""
+
+    def __call__(self, x, scanned, mask):
+        return self.feed_forward(self.self_attend(x, mask)), scanned
+
+
+class TextEncoder(nn.Module):
+    """BERT's embeddings and all its layers but the universal ones."""
+
+    config: TextConfig
+    num_layers: int
+    numerics: Numerics
+
+    def setup(self):
+        self.embeddings = TextEmbeddings(self.config, self.numerics)
+        if self.num_layers > 0:
+            layers = scan_layers(DeepTextLayer, self.num_layers, self.numerics)
+            self.layers = layers(self.config, self.numerics)
+
+    def __call__(
+        self, ids: Int[Array, "B L"], mask: Int[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
+        x = self.embeddings(ids)
+        return self.layers(x, None, padding_mask(mask))[0] if self.num_layers else x
