@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -101,6 +100,7 @@ def make_scene(rng: np.random.Generator, split: str = "train") -> Scene:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {SPLITS}")
     pairs = _pairs(rng, count=int(rng.integers(1, 4)), unseen=split == "unseen_pairs")
+    motions: list[tuple[str, ...]]
     motions = [(str(m),) for m in rng.choice(list(DIRECTIONS), len(pairs))]
     if split == "order":
         turning = int(rng.integers(len(pairs)))
@@ -115,9 +115,7 @@ def make_scene(rng: np.random.Generator, split: str = "train") -> Scene:
     return Scene(tuple(objects), texture=int(rng.integers(2**32)))
 
 
-def _pairs(
-    rng: np.random.Generator, count: int, unseen: bool
-) -> list[tuple[str, str]]:
+def _pairs(rng: np.random.Generator, count: int, unseen: bool) -> list[tuple[str, str]]:
     """Pairs (color, shape) of distinct colours, in the order of `COLORS`."""
     if unseen:
         chosen = rng.choice(len(UNSEEN_PAIRS), count, replace=False)
@@ -238,14 +236,13 @@ def vocabulary() -> list[str]:
 
 
 def encode_mp4(frames: UInt8[np.ndarray, "T H W 3"], rate: int = 8) -> bytes:
-    """H.264 in mp4, near-lossless and without chroma subsampling."""
+    """H.264 in mp4 (mean error about 1 of 255), without chroma subsampling."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        options = {"crf": "8", "preset": "ultrafast"}
+        options = {"crf": "10", "preset": "veryfast"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv444p"
-        stream.time_base = Fraction(1, rate)
         stream.codec_context.thread_count = 1
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

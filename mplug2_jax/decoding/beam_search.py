@@ -10,6 +10,8 @@ places that keeps the best of what it holds and what arrives loses nothing: the 
 of a union are the K best of (K best of one part, other part). Earlier ones win ties.
 """
 
+from dataclasses import replace
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -71,7 +73,7 @@ def beam_search(
         logits, cache = step(tokens.reshape(-1), state.step, state.cache)
         log_p = log_probabilities(logits).reshape(*tokens.shape, -1)  # B K V
         state, parents = rule(state, log_p, config)
-        return state.replace(step=state.step + 1, cache=_reorder(cache, parents))
+        return replace(state, step=state.step + 1, cache=_reorder(cache, parents))
 
     return lax.while_loop(unfinished, advance, _start(cache, batch_size, config)).stored
 
@@ -103,17 +105,18 @@ def _standard(state: _State, log_p: Float[Array, "B K V"], config: BeamConfig):
     ended = state.ids.at[..., generated].set(config.end_id)
     stored = _store(state, ended, end_scores)
 
-    log_probs, parents, tokens = _best(totals.at[..., config.end_id].set(-jnp.inf))
-    tokens = jnp.where(jnp.isneginf(log_probs), config.pad_id, tokens)
+    unended = totals.at[..., config.end_id].set(-jnp.inf)
+    log_probs, parents, tokens = _best(unended)
     ids = _extend(state, parents, tokens)
     # What is still alive at the last step is complete, too.
     at_last = jnp.where(generated == config.max_length, log_probs / penalty, -jnp.inf)
-    stored = _store(state.replace(stored=stored), ids, at_last)
+    stored = _store(replace(state, stored=stored), ids, at_last)
 
     # Log-probabilities only fall, and the largest penalty flatters them most.
     bound = log_probs[:, 0] / _length_penalty(config.max_length, config)
     done = state.done | (stored.scores[:, -1] >= bound)
-    return state.replace(ids=ids, log_probs=log_probs, stored=stored, done=done), parents
+    state = replace(state, ids=ids, log_probs=log_probs, stored=stored, done=done)
+    return state, parents
 
 
 def _upstream(state: _State, log_p: Float[Array, "B K V"], config: BeamConfig):
@@ -129,15 +132,14 @@ def _upstream(state: _State, log_p: Float[Array, "B K V"], config: BeamConfig):
     )
     log_p = log_p.at[..., config.end_id].set(end_log_p)
 
-    scores, parents, tokens = _best((state.log_probs[..., None] + log_p) / penalty)
-    tokens = jnp.where(jnp.isneginf(scores), config.pad_id, tokens)
+    totals = state.log_probs[..., None] + log_p
+    scores, parents, tokens = _best(totals / penalty)
     ids = _extend(state, parents, tokens)
     ended = tokens == config.end_id
     stop = ended[:, 0] | (generated == config.max_length)
     stored = _store(state, ids, jnp.where(ended | stop[:, None], scores, -jnp.inf))
-    state = state.replace(
-        ids=ids, log_probs=scores * penalty, stored=stored, done=state.done | stop
-    )
+    done, log_probs = state.done | stop, scores * penalty
+    state = replace(state, ids=ids, log_probs=log_probs, stored=stored, done=done)
     return state, parents
 
 
@@ -147,7 +149,10 @@ def _length_penalty(generated: Int[Array, ""] | int, config: BeamConfig):
 
 
 def _best(scores: Float[Array, "B K V"]):
-    """The K best of all continuations: scores, parent beams, tokens, each [B K]."""
+    """The K best of all continuations: scores, parent beams, tokens, each [B K].
+
+    Where fewer than K are possible the rest score -inf, now and ever after.
+    """
     batch, beams, vocabulary = scores.shape
     best, index = lax.top_k(scores.reshape(batch, -1), beams)
     return best, index // vocabulary, index % vocabulary

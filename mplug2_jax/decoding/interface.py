@@ -22,8 +22,8 @@ StepFn = Callable[
     [Int[Array, "R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]
 ]
 
-# Models mark the rows that pad their vocabulary with logits far below this.
-_IMPOSSIBLE_LOGIT = -1e9
+# Models give the rows that pad their vocabulary logits far below this.
+_IMPOSSIBLE_LOGIT = -1e8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ class RankOutput:
     Attributes:
       indices: rows of the candidate list.
       probabilities: softmax of the scores over the k; 0 for a row of padding.
-      log_probs: log-probability of the whole candidate, its end included.
+      log_probs: log-probability of the whole candidate, its end included; -inf for a
+        row of padding.
     """
 
     indices: Int[Array, "B k"]
@@ -40,7 +41,8 @@ def rank_candidates(
 ) -> RankOutput:
     """Ranks A candidates for each sample (upstream's rule; k at most A are returned).
 
-    A score is the log-probability of all tokens, plus that of the first once more.
+    A score is the log-probability of all tokens, plus that of the first once more. Of
+    candidates with the same first token the shorter is picked first.
 
     Args:
       first_logits: the decoder's output after the start token alone.
@@ -54,17 +56,21 @@ def rank_candidates(
             f"Ranking needs k >= 1 and candidates of a start token and at least one "
             f"more, got k={k} and rows of {candidates.values.shape[1]} tokens."
         )
-    first = log_probabilities(first_logits)[:, candidates.values[:, 1]]  # B A
-    first = jnp.where(candidates.mask[:, 1] > 0, first, -jnp.inf)
+    # top_k takes the earlier of equals. Candidates with the same first token are equal,
+    # and the shorter is likelier as a whole; upstream leaves the choice to torch.topk.
+    by_length = jnp.argsort(candidates.mask.sum(axis=1), stable=True)
+    shortest_first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[by_length], candidates)
+    first = log_probabilities(first_logits)[:, shortest_first.values[:, 1]]  # B A
+    first = jnp.where(shortest_first.mask[:, 1] > 0, first, -jnp.inf)
     first, chosen = lax.top_k(first, min(k, first.shape[1]))  # B k
 
-    rows = jax.tree.map(lambda leaf: leaf[chosen.reshape(-1)], candidates)
+    rows = jax.tree.map(lambda leaf: leaf[chosen.reshape(-1)], shortest_first)
     log_probs = jnp.where(rows.mask[:, 1:] > 0, token_log_probs(rows), 0.0).sum(-1)
     log_probs = jnp.where(jnp.isneginf(first), -jnp.inf, log_probs.reshape(first.shape))
 
     scores, order = lax.top_k(first + log_probs, first.shape[1])
     return RankOutput(
-        indices=jnp.take_along_axis(chosen, order, axis=1),
+        indices=jnp.take_along_axis(by_length[chosen], order, axis=1),
         probabilities=jax.nn.softmax(scores),
         log_probs=jnp.take_along_axis(log_probs, order, axis=1),
     )

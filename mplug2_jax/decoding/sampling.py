@@ -92,9 +92,8 @@ def draw(
     scaled, tokens = lax.top_k(scaled, count)
     probabilities = jax.nn.softmax(scaled)
     before = jnp.cumsum(probabilities) - probabilities
-    # The first token stays, even if rounding puts top_p at 0.
-    kept = (before < config.top_p) | (jnp.arange(count) == 0)
-    return tokens[jax.random.categorical(key, jnp.where(kept, scaled, -jnp.inf))]
+    scaled = jnp.where(before < config.top_p, scaled, -jnp.inf)
+    return tokens[jax.random.categorical(key, scaled)]
 
 
 def _generate(

@@ -1,0 +1,265 @@
+"""The checkpoint folder: what a model is, and its parameters.
+
+    DIR/config.json   the model's configuration, its modules, the decoding rule
+    DIR/params/       Orbax: {"params": ...} and, where there is one, {"teacher": ...}
+    DIR/tokenizer/    written by the tokenizer, optional
+
+Further files (a conversion's report, dead weights) may lie beside them.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mplug2_jax.checkpoint.lazy import LazyArray, Tree, save_tree
+from mplug2_jax.checkpoint.staging import staged, write_failed
+from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.models.mplug2 import MODULES, abstract_params
+
+FORMAT_VERSION = 1
+CONFIG, PARAMS, TOKENIZER = "config.json", "params", "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What config.json says.
+
+    Attributes:
+      config: the model.
+      modules: those whose parameters are stored.
+      decoding_rule: beam search's default; "upstream" for converted weights.
+      source: where the weights came from; empty for models trained here.
+    """
+
+    config: MPlug2Config
+    modules: tuple[str, ...]
+    decoding_rule: Literal["upstream", "standard"] = "standard"
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        values = {
+            "format_version": FORMAT_VERSION,
+            "model": self.config.to_dict(),
+            "modules": list(self.modules),
+            "decoding_rule": self.decoding_rule,
+            "source": dict(self.source),
+        }
+        return json.dumps(values, indent=1)
+
+
+class Saveable(Protocol):
+    """A tokenizer, as far as checkpoints care."""
+
+    def save(self, directory: Path) -> None: ...
+
+
+def save_checkpoint(
+    directory: str | Path,
+    params: Tree,
+    metadata: Metadata,
+    *,
+    teacher: Tree | None = None,
+    tokenizer: Saveable | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a checkpoint folder, whole or not at all.
+
+    Raises:
+      ValueError: `directory` exists and `overwrite` is False.
+      OSError: writing failed.
+    """
+    with staged(directory, overwrite=overwrite) as folder:
+        write_checkpoint(folder, params, metadata, teacher, tokenizer)
+
+
+def write_checkpoint(
+    folder: Path,
+    params: Tree,
+    metadata: Metadata,
+    teacher: Tree | None = None,
+    tokenizer: Saveable | None = None,
+) -> None:
+    """Writes the files of a checkpoint into a folder that a caller has staged."""
+    folder.mkdir(parents=True)
+    tree = {"params": params} | ({"teacher": teacher} if teacher is not None else {})
+    save_tree(str((folder / PARAMS).absolute()), tree)
+    try:
+        (folder / CONFIG).write_text(metadata.to_json())
+        if tokenizer is not None:
+            tokenizer.save(folder / TOKENIZER)
+    except OSError as error:
+        raise write_failed(folder, error) from error
+
+
+def read_metadata(directory: str | Path) -> Metadata:
+    """Reads config.json.
+
+    Raises:
+      ValueError: `directory` is no checkpoint, or one of a later version.
+    """
+    directory = Path(directory)
+    if directory.is_file():
+        raise ValueError(
+            f"{directory} is a file, a checkpoint is a folder; convert it first with "
+            f"`mplug2 convert --from {directory} --to FOLDER`."
+        )
+    if not directory.is_dir():
+        raise ValueError(f"There is no checkpoint at {directory}; check the path.")
+    try:
+        values = json.loads((directory / CONFIG).read_text())
+    except FileNotFoundError:
+        found = ", ".join(sorted(p.name for p in directory.iterdir())[:5]) or "nothing"
+        raise ValueError(
+            f"{directory} is not a checkpoint: it holds {found}; expected {CONFIG} "
+            f"and {PARAMS}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{directory / CONFIG} is damaged: {error}.") from None
+    return _metadata(directory / CONFIG, values)
+
+
+def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
+    needed = {"format_version", "model", "modules", "decoding_rule"}
+    if missing := needed - set(values):
+        raise ValueError(f"{path} lacks {sorted(missing)}; it is not a checkpoint's.")
+    if values["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} is of format version {values['format_version']}, this program "
+            f"reads up to {FORMAT_VERSION}; update it."
+        )
+    return Metadata(
+        MPlug2Config.from_dict(values["model"]),
+        tuple(values["modules"]),
+        values["decoding_rule"],
+        values.get("source", {}),
+    )
+
+
+def load_checkpoint(
+    directory: str | Path,
+    modules: Iterable[str] | None = None,
+    *,
+    tree: Literal["params", "teacher"] = "params",
+    shardings: Any = None,
+) -> tuple[Tree, Metadata]:
+    """Restores the parameters of `modules` (default: all stored) as JAX arrays.
+
+    Args:
+      tree: the parameters themselves or their momentum copy.
+      shardings: one sharding, or a tree of them shaped like the parameters; by
+        default everything lies on the first device.
+
+    Raises:
+      ValueError: no checkpoint, a module it does not have, or damaged parameters.
+    """
+    directory, metadata = Path(directory), read_metadata(directory)
+    chosen = metadata.modules if modules is None else tuple(modules)
+    if missing := [name for name in chosen if name not in metadata.modules]:
+        raise ValueError(
+            f"{directory} has no {', '.join(missing)}; it has "
+            f"{', '.join(metadata.modules)}: use a checkpoint with these modules."
+        )
+    abstract = abstract_params(metadata.config, _in_order(chosen))
+    _check_shapes(directory, _stored(directory), tree, abstract)
+    if shardings is None:
+        shardings = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if isinstance(shardings, jax.sharding.Sharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, abstract)
+    target = {
+        tree: jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=where
+            ),
+            abstract,
+            shardings,
+        )
+    }
+    restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+    restored = _restore(directory, target, restore_args)[tree]
+    return restored, dataclasses.replace(metadata, modules=_in_order(chosen))
+
+
+def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]:
+    """The stored trees with leaves that are read one by one, as numpy arrays.
+
+    Returns (params, teacher or None, metadata).
+    """
+    directory, metadata = Path(directory), read_metadata(directory)
+    abstract = abstract_params(metadata.config, metadata.modules)
+    stored = _stored(directory)
+
+    def tree(name):
+        _check_shapes(directory, stored, name, abstract)
+        return unflatten_dict(dict(_lazy_leaves(directory, name, abstract)), sep="/")
+
+    teacher = tree("teacher") if "teacher" in stored else None
+    return tree("params"), teacher, metadata
+
+
+def _in_order(modules: Iterable[str]) -> tuple[str, ...]:
+    chosen = set(modules)
+    return tuple(name for name in MODULES if name in chosen)
+
+
+def _lazy_leaves(directory, name, abstract) -> Iterator[tuple[str, LazyArray]]:
+    for path, leaf in flatten_dict(abstract, sep="/").items():
+        parts = (name, *path.split("/"))
+        target = unflatten_dict({parts: 0})
+        args = unflatten_dict({parts: ocp.RestoreArgs(restore_type=np.ndarray)})
+
+        def read(target=target, args=args):
+            (array,) = jax.tree.leaves(_restore(directory, target, args))
+            return array
+
+        yield path, LazyArray(leaf.shape, np.dtype(leaf.dtype), read)
+
+
+def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:
+    arguments = ocp.args.PyTreeRestore(
+        target, restore_args=restore_args, partial_restore=True
+    )
+    with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore((directory / PARAMS).absolute(), arguments)
+
+
+def _stored(directory: Path) -> Tree:
+    """Shapes of all stored trees: {"params": ..., maybe "teacher": ...}."""
+    with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.metadata((directory / PARAMS).absolute()).item_metadata
+        return found.tree
+
+
+@contextlib.contextmanager
+def _named_damage(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{directory / PARAMS} is damaged or incomplete ({reason[0][:200]}); write "
+            "the checkpoint again."
+        ) from error
+
+
+def _check_shapes(directory: Path, stored: Tree, name: str, abstract: Tree) -> None:
+    """Orbax would cut or pad arrays of another shape without a word."""
+    if name not in stored:
+        raise ValueError(
+            f"{directory} holds no {name}, only {', '.join(stored)}; load one of them."
+        )
+    found = {k: tuple(v.shape) for k, v in flatten_dict(stored[name], sep="/").items()}
+    for path, leaf in flatten_dict(abstract, sep="/").items():
+        if found.get(path) != leaf.shape:
+            raise ValueError(
+                f"{directory}: {name}/{path} is stored with shape {found.get(path)}, "
+                f"{CONFIG} asks for {leaf.shape}; the two files do not belong together."
+            )

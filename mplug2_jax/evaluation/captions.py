@@ -1,0 +1,88 @@
+"""COCO caption metrics: BLEU-1 to 4, ROUGE-L and CIDEr, without Java.
+
+The scorers are pycocoevalcap's; the tokens are `ptb.ptb_tokenize`'s. METEOR is not
+here: it exists only as a Java program.
+"""
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from mplug2_jax.data.text import clean_caption
+from mplug2_jax.evaluation.ptb import ptb_tokenize
+
+
+def score_captions(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, Sequence[str]],
+) -> dict[str, float]:
+    """Scores one caption per id against all references of that id.
+
+    Args:
+      predictions: id -> caption, as decoded (prompt stripped).
+      references: id -> captions, as annotated.
+
+    Returns:
+      bleu_1 .. bleu_4 and rouge_l in [0, 1], cider in [0, 10] (papers print all of them
+      times 100), exact_match (share) and n (ids).
+
+    Raises:
+      ValueError: ids differ, there is nothing to score, or an id has no reference.
+    """
+    _check(predictions, references)
+    if all(len(captions) == 1 for captions in references.values()):
+        warnings.warn(
+            "every item has one reference: CIDEr and BLEU are then far below published "
+            "figures, which use all references of a video or image",
+            stacklevel=2,
+        )
+    truths = {i: [" ".join(ptb_tokenize(c)) for c in references[i]] for i in references}
+    guesses = {i: [" ".join(ptb_tokenize(predictions[i]))] for i in references}
+    if not any(map(any, truths.values())):
+        raise ValueError("no reference caption holds a word")
+    bleu, _ = Bleu(4).compute_score(truths, guesses, verbose=0)
+    rouge, _ = Rouge().compute_score(truths, guesses)
+    cider, _ = Cider().compute_score(truths, guesses)
+    scores = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, 1)}
+    return scores | {
+        "rouge_l": float(rouge),
+        "cider": float(cider),
+        "exact_match": exact_match(predictions, references),
+        "n": len(truths),
+    }
+
+
+def exact_match(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, Sequence[str]],
+) -> float:
+    """Returns the share of ids whose caption equals a reference, both cleaned.
+
+    Raises:
+      ValueError: as `score_captions`.
+    """
+    _check(predictions, references)
+    hits = (
+        clean_caption(predictions[i]) in map(clean_caption, captions)
+        for i, captions in references.items()
+    )
+    return sum(hits) / len(references)
+
+
+def _check(predictions: Mapping, references: Mapping) -> None:
+    for name, odd in (
+        ("references without a prediction", references.keys() - predictions.keys()),
+        ("predictions without references", predictions.keys() - references.keys()),
+        (
+            "ids with an empty list of references",
+            {i for i in references if not references[i]},
+        ),
+    ):
+        if odd:
+            some = ", ".join(sorted(map(repr, odd))[:3])
+            raise ValueError(f"{len(odd)} {name}, for instance {some}")
+    if not references:
+        raise ValueError("no captions to score")

@@ -1,0 +1,1 @@
+"""One task = the modules it uses + loss + prediction."""

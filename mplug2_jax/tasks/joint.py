@@ -1,0 +1,50 @@
+"""Captioning and question answering together; a video is encoded once for both."""
+
+import dataclasses
+
+from mplug2_jax.models.mplug2 import MODULES, MPlug2
+from mplug2_jax.tasks.base import Task
+from mplug2_jax.tasks.captioning import Captioning
+from mplug2_jax.tasks.question_answering import QuestionAnswering
+from mplug2_jax.types import MultimodalBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionAndAnswer(Task):
+    """Sum of the captioning and the question-answering loss.
+
+    Attributes:
+      prompt_length: see `Captioning`.
+      is_video: False for images.
+    """
+
+    prompt_length: int = 0
+    is_video: bool = True
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return MODULES
+
+    @property
+    def captioning(self) -> Captioning:
+        return Captioning(self.config, self.prompt_length, self.is_video)
+
+    @property
+    def answering(self) -> QuestionAnswering:
+        return QuestionAnswering(self.config, self.is_video)
+
+    def logits(self, model: MPlug2, batch: MultimodalBatch):
+        vision = model.encode_vision(batch.frames, self.is_video).embeds
+        return (
+            self.captioning.caption_logits(model, vision, batch),
+            self.answering.answer_logits(model, vision, batch),
+        )
+
+    def loss_of(self, logits, batch, soft_logits=None, soft_weight=0.0):
+        soft_caption, soft_answer = soft_logits or (None, None)
+        caption, answer = logits
+        first, metrics = self.captioning.loss_of(
+            caption, batch, soft_caption, soft_weight
+        )
+        second, more = self.answering.loss_of(answer, batch, soft_answer, soft_weight)
+        return first + second, metrics | more

@@ -1,0 +1,54 @@
+"""Question answering: the decoder writes the answer, reading vision and question."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from mplug2_jax.losses import token_losses, weighted_answers
+from mplug2_jax.models.decoder import Memory
+from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.tasks.base import COMPOSITION, Task
+from mplug2_jax.types import MultimodalBatch, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering(Task):
+    """Loss of A weighted answers to each of Q questions per video.
+
+    Attributes:
+      is_video: False for images (the local temporal modules rest).
+    """
+
+    is_video: bool = True
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return COMPOSITION["question_answering"].modules
+
+    def logits(self, model: MPlug2, batch: MultimodalBatch):
+        vision = model.encode_vision(batch.frames, self.is_video).embeds
+        return self.answer_logits(model, vision, batch)
+
+    def answer_logits(self, model: MPlug2, vision, batch: MultimodalBatch):
+        """Logits `B*Q*A L V` from visual embeddings `B N D`."""
+        memory = question_memory(model, vision, batch.question)
+        return model.decode(batch.answer, memory)
+
+    def loss_of(self, logits, batch, soft_logits=None, soft_weight=0.0):
+        losses, counts = token_losses(
+            logits, batch.answer, soft_logits=soft_logits, soft_weight=soft_weight
+        )
+        weights = batch.answer_weight
+        asked = weights.reshape(batch.question.mask.shape[0], -1).max(axis=1) > 0
+        loss = weighted_answers(losses, weights, asked.sum())
+        hits = logits[:, :-1].argmax(-1) == batch.answer.values[:, 1:]
+        right = jnp.all(hits | ~counts, axis=1) & (weights > 0)
+        accuracy = right.sum() / jnp.maximum((weights > 0).sum(), 1)
+        return loss, {"answer_loss": loss, "answer_accuracy": accuracy}
+
+
+def question_memory(model: MPlug2, vision, question: Tokens) -> Memory:
+    """Vision joined with the fused question; Q questions per row of `vision`."""
+    states = model.encode_text(question)
+    fused = model.fuse(vision, states, question.mask)
+    return Memory.of(fused.vision, fused.text, question.mask)

@@ -1,0 +1,1 @@
+"""Optimizer, training state, step and loop."""

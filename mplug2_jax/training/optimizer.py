@@ -1,0 +1,101 @@
+"""AdamW with two learning rates and upstream's weight-decay rule.
+
+Source of the recipe: upstream's fine-tuning configurations (10 epochs, 2e-5 and 2e-6,
+weight decay 0.02, warm-up from 1e-6 in 200 steps, cosine per step to 1e-6).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+from jax.tree_util import keystr
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Learning rates are peaks; the schedule is linear warm-up, then cosine.
+
+    Attributes:
+      vision_learning_rate: of the vision encoder alone; everything else, the visual
+        projection included, uses `learning_rate`.
+      warmup_init, end_learning_rate: where the warm-up starts and the cosine ends;
+        with `schedule` "constant" neither is used.
+      clip_norm: global gradient norm; 0 turns clipping off.
+    """
+
+    learning_rate: float = 2e-5
+    vision_learning_rate: float = 2e-6
+    weight_decay: float = 0.02
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    schedule: str = "cosine"
+    warmup_steps: int = 200
+    warmup_init: float = 1e-6
+    end_learning_rate: float = 1e-6
+    clip_norm: float = 0.0
+
+
+def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+    """The schedule that reaches `peak` after the warm-up and ends at step `steps`."""
+    if config.schedule == "constant":
+        return optax.constant_schedule(peak)
+    if config.schedule != "cosine":
+        raise ValueError(
+            f"optimizer.schedule is {config.schedule!r}; expected 'cosine' or "
+            "'constant'."
+        )
+    warmup = min(config.warmup_steps, max(steps - 1, 0))
+    floor = min(config.end_learning_rate, peak)
+    ramp = optax.linear_schedule(min(config.warmup_init, peak), peak, warmup)
+    decay = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), floor / peak)
+    return optax.join_schedules([ramp, decay], [warmup])
+
+
+def is_decayed(path: str) -> bool:
+    """Whether upstream decays this parameter.
+
+    Biases and BERT's layer norms are not decayed; the norms of CLIP, of the local
+    temporal modules and of the visual embeddings are (their names in upstream do not
+    contain `LayerNorm.weight`).
+    """
+    if path.endswith("/bias"):
+        return False
+    is_vision = path.startswith(("vision/", "visual_projection/"))
+    return not path.endswith("/scale") or is_vision or "/vision_norm/" in path
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """AdamW over a parameter tree, with `steps` optimizer steps in all."""
+
+    def adamw(peak: float) -> optax.GradientTransformation:
+        return optax.adamw(
+            learning_rate(config, peak, steps),
+            config.b1,
+            config.b2,
+            config.eps,
+            weight_decay=config.weight_decay,
+            mask=lambda params: _by_path(params, is_decayed),
+        )
+
+    groups = {
+        "vision": adamw(config.vision_learning_rate),
+        "rest": adamw(config.learning_rate),
+    }
+    optimizer = optax.multi_transform(
+        groups,
+        lambda params: _by_path(
+            params, lambda path: "vision" if path.startswith("vision/") else "rest"
+        ),
+    )
+    if config.clip_norm > 0:
+        clip = optax.clip_by_global_norm(config.clip_norm)
+        optimizer = optax.chain(clip, optimizer)
+    return optimizer
+
+
+def _by_path(params: Any, function) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(keystr(path, simple=True, separator="/")), params
+    )
