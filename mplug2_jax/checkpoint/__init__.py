@@ -1,0 +1,1 @@
+"""Checkpoint folders: reading, writing, and arrays that load when asked."""

@@ -187,9 +187,14 @@ def _place(result, shapes, leaves) -> set[str]:
                 continue
             explained.add(slot.source)
             expected = slot.source_shape(leaves[path])
-            if tuple(found) != expected and not slot.rule.resized:
+            if not _fits(tuple(found), expected, slot.rule.resized):
                 result.wrong_shape[slot.source] = (tuple(found), expected)
     return explained
+
+
+def _fits(found: Shape, expected: Shape, resized: bool) -> bool:
+    """Equal, or for resizable tables equal but for the number of rows."""
+    return found[1:] == expected[1:] if resized else found == expected
 
 
 def _why_unused(target: str, built: set[str]) -> str:

@@ -102,8 +102,8 @@ class Tokenizer(Protocol):
         width = longest if pad_to is None else pad_to
         if longest > width:
             raise ValueError(
-                f"a text has {longest} tokens, more than pad_to={width}: set max_length "
-                f"(now {max_length}) to that or less"
+                f"a text has {longest} tokens, more than pad_to={width}: lower "
+                f"max_length, now {max_length}"
             )
         values = np.full((len(rows), width), self.pad_id, np.int32)
         mask = np.zeros((len(rows), width), np.int32)

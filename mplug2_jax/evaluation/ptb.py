@@ -16,11 +16,15 @@ _DROPPED = frozenset(
     ("''", "'", "``", "`", '"', ".", "...", "?", "!", ",", ":", ";", "-", "--")
 )
 
-# Letters with their combining marks; superscripts, fractions, circled numbers and the
-# letter-like symbols, all alphanumeric to Python, are symbols here.
-_MARK = "\u0300-\u036f\u0591-\u05c7\u064b-\u065e\u0900-\u0963"
+# Letters with their combining marks; superscripts, fractions, circled numbers and
+# whatever lies above U+FFFF, partly alphanumeric to Python, are no letters here.
+_MARK = (
+    "\u0300-\u036f\u0591-\u05c7\u064b-\u065e\u0900-\u0963"
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
+)
 _NO_LETTER = (
-    "_\xb2\xb3\xb9\xbc-\xbe\u2070-\u209c\u2150-\u2182\u2460-\u2793\u3200-\u33ff"
+    "_\xb2\xb3\xb9\xbc-\xbe\u2070-\u209c\u2150-\u2182\u2460-\u2793"
+    "\u3007\u3021-\u3029\u3200-\u33ff\U00010000-\U0010ffff"
 )
 _LETTER = rf"(?:[^\W\d{_NO_LETTER}]|[{_MARK}])"
 _ALNUM = rf"(?:[^\W{_NO_LETTER}]|[{_MARK}])"
