@@ -20,6 +20,7 @@ Tree = dict[str, Any]
 # Chunks on disk: a sharded restore reads those it needs, and compressing one costs
 # little memory.
 CHUNK_BYTES = 32 * 2**20
+BATCH_BYTES = 32 * 2**20  # small leaves are written together: each write has a cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LazyArray:
 
 
 class _LazyHandler(type_handlers.NumpyHandler):
-    """Stores `LazyArray` as numpy arrays are stored, one at a time."""
+    """Stores `LazyArray` as numpy arrays are stored, few at a time."""
 
     def __init__(self):
         super().__init__(deepcopy_host_arrays=False)
@@ -50,13 +51,19 @@ class _LazyHandler(type_handlers.NumpyHandler):
         args: Sequence[type_handlers.SaveArgs] | None = None,
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
-        for value, info, arg in zip(values, infos, args, strict=True):
-            array = value.read()
+        arrays: list[np.ndarray] = []
+        for end, value in enumerate(values, start=1):
+            arrays.append(value.read())
+            if end < len(values) and sum(a.nbytes for a in arrays) < BATCH_BYTES:
+                continue
+            batch = slice(end - len(arrays), end)
             try:
-                for commit in await super().serialize([array], [info], [arg]):
-                    commit.result()  # written before the next one is read
-            except Exception as error:  # noqa: BLE001 (tensorstore has no common type)
-                raise write_failed(info.parent_dir, error) from error
+                commits = await super().serialize(arrays, infos[batch], args[batch])
+                for commit in commits:
+                    commit.result()  # written before the next ones are read
+            except Exception as error:  # tensorstore's errors have no common type
+                raise write_failed(infos[0].parent_dir, error) from error
+            arrays.clear()
         return []
 
 

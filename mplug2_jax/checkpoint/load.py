@@ -9,7 +9,10 @@ Further files (a conversion's report, dead weights) may lie beside them.
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,6 +28,7 @@ from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import MODULES, abstract_params
 
 FORMAT_VERSION = 1
+GROUP_BYTES = 16 * 2**20
 CONFIG, PARAMS, TOKENIZER = "config.json", "params", "tokenizer"
 
 
@@ -37,12 +41,14 @@ class Metadata:
       modules: those whose parameters are stored.
       decoding_rule: beam search's default; "upstream" for converted weights.
       source: where the weights came from; empty for models trained here.
+      inputs: fields of `data.inputs.InputConfig` that differ from its defaults.
     """
 
     config: MPlug2Config
     modules: tuple[str, ...]
     decoding_rule: Literal["upstream", "standard"] = "standard"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         values = {
@@ -50,7 +56,9 @@ class Metadata:
             "model": self.config.to_dict(),
             "modules": list(self.modules),
             "decoding_rule": self.decoding_rule,
+            "inputs": dict(self.inputs),
             "source": dict(self.source),
+            "inputs": dict(self.inputs),
         }
         return json.dumps(values, indent=1)
 
@@ -58,7 +66,9 @@ class Metadata:
 class Saveable(Protocol):
     """A tokenizer, as far as checkpoints care."""
 
-    def save(self, directory: Path) -> None: ...
+    vocab_size: int
+
+    def save(self, directory: str | os.PathLike) -> None: ...
 
 
 def save_checkpoint(
@@ -139,7 +149,9 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         MPlug2Config.from_dict(values["model"]),
         tuple(values["modules"]),
         values["decoding_rule"],
+        values.get("inputs", {}),
         values.get("source", {}),
+        values.get("inputs", {}),
     )
 
 
@@ -211,16 +223,37 @@ def _in_order(modules: Iterable[str]) -> tuple[str, ...]:
 
 
 def _lazy_leaves(directory, name, abstract) -> Iterator[tuple[str, LazyArray]]:
+    group = _Group(directory, name)
     for path, leaf in flatten_dict(abstract, sep="/").items():
-        parts = (name, *path.split("/"))
-        target = unflatten_dict({parts: 0})
-        args = unflatten_dict({parts: ocp.RestoreArgs(restore_type=np.ndarray)})
-
-        def read(target=target, args=args):
-            (array,) = jax.tree.leaves(_restore(directory, target, args))
-            return array
-
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        if group.size and group.size + size > GROUP_BYTES:
+            group = _Group(directory, name)
+        group.add(path, size)
+        read = functools.partial(group.read, path)
         yield path, LazyArray(leaf.shape, np.dtype(leaf.dtype), read)
+
+
+class _Group:
+    """Leaves that are restored together, because each restore has a cost."""
+
+    def __init__(self, directory: Path, name: str):
+        self.directory, self.name, self.size = directory, name, 0
+        self.paths: list[tuple[str, ...]] = []
+        self.restored: dict[tuple[str, ...], np.ndarray] = {}
+
+    def add(self, path: str, size: int) -> None:
+        self.paths.append((self.name, *path.split("/")))
+        self.size += size
+
+    def read(self, path: str) -> np.ndarray:
+        """The leaf, which is then forgotten."""
+        key = (self.name, *path.split("/"))
+        if key not in self.restored:
+            target = unflatten_dict(dict.fromkeys(self.paths, 0))
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            args = jax.tree.map(lambda _: as_numpy, target)
+            self.restored = flatten_dict(_restore(self.directory, target, args))
+        return self.restored.pop(key)
 
 
 def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:

@@ -102,7 +102,7 @@ def convert_file(source: Path, target: Path, options: Options) -> Report:
         "fusion_layers": plan.fusion_total,
         "dtypes": plan.dtypes,
     }
-    metadata = Metadata(config, options.modules, "upstream", origin)
+    metadata = Metadata(config, options.modules, "upstream", source=origin)
     dead = {key: file.tensors[key] for key in plan.report.dead}
     _write(target, plan, metadata, dead, options)
     return plan.report
@@ -136,7 +136,7 @@ def join_files(clip: Path, bert: Path, target: Path, options: Options) -> Report
         plan.report.dead |= part.dead
         plan.report.unexpected += part.unexpected
     origin = {"kind": "clip+bert", "fusion_layers": plan.fusion_total}
-    metadata = Metadata(config, options.modules, "standard", origin)
+    metadata = Metadata(config, options.modules, "standard", source=origin)
     _write(target, plan, metadata, {}, options)
     return plan.report
 
@@ -175,10 +175,17 @@ def export_checkpoint(directory: Path, target: Path, *, overwrite: bool = False)
 
 
 def _chosen(config: MPlug2Config, options: Options) -> MPlug2Config:
+    """The inferred configuration with what the user chose."""
     vision = {
         "image_size": options.image_size,
         "temporal_stride": options.temporal_stride,
     }
+    words, tokenizer = config.text.vocab_size, options.tokenizer
+    if tokenizer is not None and tokenizer.vocab_size != words:
+        raise ValueError(
+            f"The vocabulary has {tokenizer.vocab_size} words, the weights have "
+            f"{words}; give the one that the model was trained with."
+        )
     return config.replace(vision={k: v for k, v in vision.items() if v is not None})
 
 

@@ -229,13 +229,14 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, model: bytes, source: str = "the SentencePiece model"):
         """Takes a serialised model whose special pieces have the ids above."""
+        self._processor = sentencepiece.SentencePieceProcessor()
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._processor.LoadFromSerializedProto(model or b"empty")
         except RuntimeError as error:
             raise ValueError(f"{source} is not a SentencePiece model") from error
         self._model = model
         self.vocab_size = self._processor.vocab_size()
-        size = min(self.vocab_size, len(_SPECIAL)) if model else 0
+        size = min(self.vocab_size, len(_SPECIAL))
         found = tuple(self._processor.id_to_piece(i) for i in range(size))
         if found != _SPECIAL:
             raise ValueError(

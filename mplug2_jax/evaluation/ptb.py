@@ -4,7 +4,10 @@ The COCO caption scores are defined on the tokens of Stanford's PTBTokenizer (3.
 options -lowerCase -preserveLines) minus a list of punctuation marks. The rules below
 were written from that program's observed output. At each position the longest match of
 all rules wins, at equal length the earlier rule; what no rule matches is one token per
-symbol. Known to differ: rare scripts' combining marks and markup inside a caption.
+symbol. Known to differ: letters of rare scripts, markup inside a caption, version
+numbers ("2.x"), and a sentence that ends in a single letter and a full stop, which that
+program reads together with the next line of its file; on technical prose, which is rich
+in these, 1 line in 700 differs.
 """
 
 import re

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 VOCAB_MULTIPLE = 128  # rows of a word table divide evenly over any usual mesh
-REMAT_POLICIES = ("none", "dots", "full")
+T = typing.TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MPlug2Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MPlug2Config":
         """Builds the config from nested mappings; unknown or missing keys raise."""
-        return _from_dict(cls, values, "model")
+        return from_mapping(cls, values, "model")
 
     def to_dict(self) -> dict[str, Any]:
         """The nested plain dict that `from_dict` reads."""
@@ -143,9 +143,14 @@ class MPlug2Config:
         return dataclasses.replace(self, **merged)
 
 
-def _from_dict(cls, values, where):
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds the dataclass `cls`, nested ones included; `where` names it in errors.
+
+    Raises:
+      ValueError: unknown or missing keys, or a value of another type.
+    """
     types = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(
             f"Unknown key {where}.{unknown[0]}; expected one of {sorted(fields)}."
@@ -153,13 +158,26 @@ def _from_dict(cls, values, where):
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     if missing := sorted(required - set(values)):
         raise ValueError(f"Missing key {where}.{missing[0]}; give it a value.")
+    built = {k: _value(types[k], v, f"{where}.{k}") for k, v in values.items()}
+    return cls(**built)
 
-    def build(name, value):
-        if dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):
-            return _from_dict(types[name], value, f"{where}.{name}")
-        return value
 
-    return cls(**{name: build(name, value) for name, value in values.items()})
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return from_mapping(kind, value, where)  # type: ignore[arg-type]
+    if isinstance(value, list):  # JSON knows no tuples
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (int, float, str, bool) and type(value) is not kind:
+        raise ValueError(
+            f"{where} is {value!r}; expected a value of type {kind.__name__}."
+        )
+    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+        raise ValueError(
+            f"{where} is {value!r}; expected one of {list(typing.get_args(kind))}."
+        )
+    return value
 
 
 def _validate(config: MPlug2Config) -> None:
@@ -184,11 +202,6 @@ def _validate(config: MPlug2Config) -> None:
         config.universal.num_layers <= text.num_layers,
         f"universal.num_layers {config.universal.num_layers} exceeds text.num_layers "
         f"{text.num_layers}; the universal layers are the last text layers.",
-    )
-    need(
-        config.numerics.remat in REMAT_POLICIES,
-        f"numerics.remat is {config.numerics.remat!r}; expected one of "
-        f"{REMAT_POLICIES}.",
     )
 
 

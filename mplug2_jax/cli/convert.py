@@ -1,0 +1,144 @@
+"""`mplug2 convert`: PyTorch weights to a checkpoint folder, and back.
+
+    mplug2 convert --from mPLUG2_MSRVTT_Caption.pth --to FOLDER --vocab vocab.txt
+    mplug2 convert --clip ViT-L-14.pt --bert model.safetensors --to FOLDER
+    mplug2 convert --from FOLDER --to model.pth
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mplug2_jax.conversion.convert import (
+    ConversionError,
+    Options,
+    convert_file,
+    export_checkpoint,
+    join_files,
+)
+from mplug2_jax.conversion.report import Report
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.models.config import PRESETS
+from mplug2_jax.models.mplug2 import MODULES
+from mplug2_jax.tasks.base import COMPOSITION
+
+TASKS = {"caption": "captioning", "qa": "question_answering"}
+_FORWARD_ONLY = (
+    "size",
+    "bert_config",
+    "task",
+    "image_size",
+    "temporal_stride",
+    "allow_missing",
+    "keep_dead",
+    "vocab",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command accepts."""
+    add = parser.add_argument
+    add("--from", dest="source", type=Path, help="a PyTorch file, or a checkpoint folder")
+    add("--to", type=Path, required=True, help="a folder, or FILE.pth, FILE.safetensors")
+    add("--clip", type=Path, help="CLIP's weights, to start training from")
+    add("--bert", type=Path, help="BERT's weights, to start training from")
+    add("--size", choices=sorted(PRESETS), help="default: told from the shapes")
+    add("--bert-config", type=Path, help="BERT configuration (JSON) instead of --size")
+    add("--task", choices=sorted(TASKS), help="convert only this task's modules")
+    add("--image-size", type=int, help="resize the position embeddings, in pixels")
+    add("--temporal-stride", type=int, help="of a stem that merges frames; default 2")
+    add("--allow-missing", metavar="REGEX", help="keys to initialise when missing")
+    add("--keep-dead", action="store_true", help="keep unused weights for the way back")
+    add("--vocab", type=Path, help="BERT's vocab.txt, stored with the checkpoint")
+    add("--seed", type=int, default=0, help="of initialised weights")
+    add("--overwrite", action="store_true", help="replace what is at --to")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts; 0 if everything fitted.
+
+    Raises:
+      ValueError: the arguments or the weights do not fit.
+      OSError: a file cannot be read or written.
+    """
+    joined = args.clip is not None and args.bert is not None
+    alone = args.clip is None and args.bert is None
+    if (args.source is not None) == joined or not (joined or alone):
+        raise ValueError("Give either --from, or --clip together with --bert.")
+    if args.source is not None and args.source.is_dir():
+        return _export(args)
+    try:
+        if joined:
+            report = join_files(args.clip, args.bert, args.to, _options(args))
+        else:
+            report = convert_file(args.source, args.to, _options(args))
+    except ConversionError as error:
+        print(error.report.text(), end="")
+        raise
+    _finish(report, args)
+    return 0
+
+
+def _finish(report: Report, args: argparse.Namespace) -> None:
+    print(report.text(), end="")
+    print(f"wrote {args.to}")
+    if args.vocab is None:
+        print("no tokenizer stored: pass --vocab to caption and ask from this folder")
+
+
+def _export(args: argparse.Namespace) -> int:
+    given = [name for name in _FORWARD_ONLY if getattr(args, name)]
+    if given:
+        option = given[0].replace("_", "-")
+        raise ValueError(f"--{option} has no meaning when {args.source} is written back.")
+    count = export_checkpoint(args.source, args.to, overwrite=args.overwrite)
+    print(f"wrote {count} tensors to {args.to}")
+    return 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    tokenizer = None if args.vocab is None else WordPieceTokenizer.from_vocab(args.vocab)
+    return Options(
+        size=args.size,
+        bert=None if args.bert_config is None else _read_json(args.bert_config),
+        modules=COMPOSITION[TASKS[args.task]].modules if args.task else MODULES,
+        image_size=args.image_size,
+        temporal_stride=args.temporal_stride,
+        allow_missing=args.allow_missing,
+        keep_dead=args.keep_dead,
+        tokenizer=tokenizer,
+        overwrite=args.overwrite,
+        seed=args.seed,
+        progress=_Progress(),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no BERT configuration, which is a JSON object.")
+    return values
+
+
+class _Progress:
+    """A line on a terminal: share, rate, time left."""
+
+    def __init__(self):
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, written: int, total: int) -> None:
+        now = time.monotonic()
+        if not sys.stderr.isatty() or (now - self.last < 0.5 and written < total):
+            return
+        self.last = now
+        rate = written / max(now - self.start, 1e-6)
+        left = (total - written) / rate
+        line = f"\r{written / 1e9:.1f} of {total / 1e9:.1f} GB, "
+        line += f"{rate / 1e6:.0f} MB/s, {left:.0f} s left "
+        print(line, end="\n" if written >= total else "", file=sys.stderr, flush=True)

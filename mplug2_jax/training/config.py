@@ -1,0 +1,108 @@
+"""A run's configuration: what a file under `configs/` says, checked and typed."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.pipeline import BatchConfig
+from mplug2_jax.models.config import MPlug2Config, from_mapping, preset
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.step import DistillationConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """An annotation file (see `data/sources.py`) and the folder of its media.
+
+    Attributes:
+      path: JSON lines; empty turns the split off.
+      media: folder the media names are relative to; empty: the file's own.
+    """
+
+    path: str = ""
+    media: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+      task: a key of `mplug2_jax.tasks.TASKS`.
+      model: shapes; from the checkpoint where the run starts from one.
+      init_from: checkpoint folder to start from; empty starts from random weights.
+      vocab: tokenizer folder or WordPiece vocabulary; empty: that of `init_from`, and
+        without one BERT's from the Hugging Face hub.
+      train, validation: data; the best checkpoint is chosen on `validation`.
+      steps: optimizer steps; 0 means `epochs` passes over the training videos.
+      accumulation: parts a batch is processed in.
+      log_every, eval_every, save_every: in steps; 0 means only at the end.
+      eval_examples: at most so many validation examples during training; 0 means all.
+      keep: resumable states kept in the workdir.
+      min_caption_length: least number of tokens of generated captions.
+    """
+
+    task: str
+    model: MPlug2Config
+    train: DataConfig
+    validation: DataConfig = DataConfig()
+    init_from: str = ""
+    vocab: str = ""
+    inputs: InputConfig = InputConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    steps: int = 0
+    epochs: float = 10.0
+    accumulation: int = 1
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 0
+    save_every: int = 1000
+    eval_examples: int = 0
+    keep: int = 2
+    beam_size: int = 5
+    min_caption_length: int = 4
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """Reads a configuration; `model` may name a preset to start from.
+
+        Raises:
+          ValueError: unknown or missing keys, or values that do not fit together.
+        """
+        values = dict(values)
+        model = dict(values.pop("model", {}))
+        base = preset(model.pop("preset", "large")).to_dict()
+        merged = _merge(base, model)
+        config = from_mapping(cls, {"model": merged, **values}, "config")
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raises ValueError for values that do not fit together."""
+        if self.task not in TASKS:
+            raise ValueError(
+                f"config.task is {self.task!r}; expected one of {sorted(TASKS)}."
+            )
+        if not self.train.path:
+            raise ValueError(
+                "config.train.path is empty; set it to your annotation file, for "
+                "example --config.train.path=train.jsonl."
+            )
+        if self.accumulation < 1 or self.batch.batch_size % self.accumulation:
+            raise ValueError(
+                f"config.batch.batch_size {self.batch.batch_size} does not divide into "
+                f"config.accumulation {self.accumulation} equal parts; change one."
+            )
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the nested `changes`; keys it does not know stay, to be reported."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
