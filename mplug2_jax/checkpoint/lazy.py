@@ -4,23 +4,27 @@ A model is larger than one wants in memory twice. Of a tree of `LazyArray` leave
 Orbax reads, writes and frees one leaf after the other.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Shaped
 from orbax.checkpoint import type_handlers
 
-from mplug2_jax.checkpoint.staging import write_failed
+from mplug2_jax.checkpoint.staging import WriteError
 
 Tree = dict[str, Any]
 # Chunks on disk: a sharded restore reads those it needs, and compressing one costs
 # little memory.
 CHUNK_BYTES = 32 * 2**20
-BATCH_BYTES = 32 * 2**20  # small leaves are written together: each write has a cost
+# Small leaves are written side by side, because each write has a cost.
+BATCH, BATCH_BYTES = 16, 32 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,16 @@ class LazyArray:
         return cls(tuple(array.shape), kind, lambda: np.asarray(array))
 
 
+def flatten(tree: Tree) -> dict[str, Any]:
+    """Leaves by path, "vision/class_embedding"."""
+    return dict(flatten_dict(tree, sep="/"))
+
+
+def unflatten(leaves: Mapping[str, Any]) -> Tree:
+    """The tree whose leaves lie at these paths."""
+    return unflatten_dict(dict(leaves), sep="/")
+
+
 class _LazyHandler(type_handlers.NumpyHandler):
     """Stores `LazyArray` as numpy arrays are stored, few at a time."""
 
@@ -51,27 +65,52 @@ class _LazyHandler(type_handlers.NumpyHandler):
         args: Sequence[type_handlers.SaveArgs] | None = None,
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
-        arrays: list[np.ndarray] = []
-        for end, value in enumerate(values, start=1):
-            arrays.append(value.read())
-            if end < len(values) and sum(a.nbytes for a in arrays) < BATCH_BYTES:
-                continue
-            batch = slice(end - len(arrays), end)
-            try:
-                commits = await super().serialize(arrays, infos[batch], args[batch])
-                for commit in commits:
-                    commit.result()  # written before the next ones are read
-            except Exception as error:  # tensorstore's errors have no common type
-                raise write_failed(infos[0].parent_dir, error) from error
-            arrays.clear()
+        writing: list[Any] = []
+        size = 0
+        for value, info, arg in zip(values, infos, args, strict=True):
+            array = value.read()
+            writing += await super().serialize([array], [info], [arg])
+            size += array.nbytes
+            if size >= BATCH_BYTES or len(writing) >= BATCH:
+                _finish(writing)
+                size = 0
+        _finish(writing)
         return []
+
+
+def _finish(writing: list[Any]) -> None:
+    """Waits for all writes, so that none goes on after an error."""
+    errors = []
+    for write in writing:
+        try:
+            write.result()
+        except Exception as error:  # tensorstore's errors have no common type
+            errors.append(error)
+    writing.clear()
+    if errors:
+        raise WriteError(errors[0]) from errors[0]
+
+
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Orbax logs a traceback per failed write; the error raised says it once."""
+
+    def quiet(record) -> bool:
+        return "_SignalingThread" not in record.getMessage()
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(quiet)
+    try:
+        yield
+    finally:
+        logger.removeFilter(quiet)
 
 
 def save_tree(directory: str, tree: Tree) -> None:
     """Writes a tree of arrays and `LazyArray`s with Orbax, leaf after leaf.
 
     Raises:
-      OSError: writing failed; what is in `directory` is then useless.
+      WriteError: writing failed; what is in `directory` is then useless.
     """
     lazy = jax.tree.map(
         lambda leaf: leaf if isinstance(leaf, LazyArray) else LazyArray.of(leaf), tree
@@ -81,5 +120,5 @@ def save_tree(directory: str, tree: Tree) -> None:
         (LazyArray, _LazyHandler()), (jax.Array, type_handlers.ArrayHandler())
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    with ocp.Checkpointer(handler) as checkpointer:
+    with _without_tracebacks(), ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(directory, ocp.args.PyTreeSave(lazy, save_args=save_args))

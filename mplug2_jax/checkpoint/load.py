@@ -20,16 +20,15 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mplug2_jax.checkpoint.lazy import LazyArray, Tree, save_tree
-from mplug2_jax.checkpoint.staging import staged, write_failed
+from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten, save_tree, unflatten
+from mplug2_jax.checkpoint.staging import CONFIG, staged
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import MODULES, abstract_params
 
 FORMAT_VERSION = 1
 GROUP_BYTES = 16 * 2**20
-CONFIG, PARAMS, TOKENIZER = "config.json", "params", "tokenizer"
+PARAMS, TOKENIZER = "params", "tokenizer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,6 @@ class Metadata:
             "model": self.config.to_dict(),
             "modules": list(self.modules),
             "decoding_rule": self.decoding_rule,
-            "inputs": dict(self.inputs),
             "source": dict(self.source),
             "inputs": dict(self.inputs),
         }
@@ -101,12 +99,9 @@ def write_checkpoint(
     folder.mkdir(parents=True)
     tree = {"params": params} | ({"teacher": teacher} if teacher is not None else {})
     save_tree(str((folder / PARAMS).absolute()), tree)
-    try:
-        (folder / CONFIG).write_text(metadata.to_json())
-        if tokenizer is not None:
-            tokenizer.save(folder / TOKENIZER)
-    except OSError as error:
-        raise write_failed(folder, error) from error
+    (folder / CONFIG).write_text(metadata.to_json())
+    if tokenizer is not None:
+        tokenizer.save(folder / TOKENIZER)
 
 
 def read_metadata(directory: str | Path) -> Metadata:
@@ -149,7 +144,6 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         MPlug2Config.from_dict(values["model"]),
         tuple(values["modules"]),
         values["decoding_rule"],
-        values.get("inputs", {}),
         values.get("source", {}),
         values.get("inputs", {}),
     )
@@ -211,7 +205,7 @@ def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]
 
     def tree(name):
         _check_shapes(directory, stored, name, abstract)
-        return unflatten_dict(dict(_lazy_leaves(directory, name, abstract)), sep="/")
+        return unflatten(dict(_lazy_leaves(directory, name, abstract)))
 
     teacher = tree("teacher") if "teacher" in stored else None
     return tree("params"), teacher, metadata
@@ -224,7 +218,7 @@ def _in_order(modules: Iterable[str]) -> tuple[str, ...]:
 
 def _lazy_leaves(directory, name, abstract) -> Iterator[tuple[str, LazyArray]]:
     group = _Group(directory, name)
-    for path, leaf in flatten_dict(abstract, sep="/").items():
+    for path, leaf in flatten(abstract).items():
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         if group.size and group.size + size > GROUP_BYTES:
             group = _Group(directory, name)
@@ -238,22 +232,21 @@ class _Group:
 
     def __init__(self, directory: Path, name: str):
         self.directory, self.name, self.size = directory, name, 0
-        self.paths: list[tuple[str, ...]] = []
-        self.restored: dict[tuple[str, ...], np.ndarray] = {}
+        self.paths: list[str] = []
+        self.restored: dict[str, np.ndarray] = {}
 
     def add(self, path: str, size: int) -> None:
-        self.paths.append((self.name, *path.split("/")))
+        self.paths.append(path)
         self.size += size
 
     def read(self, path: str) -> np.ndarray:
         """The leaf, which is then forgotten."""
-        key = (self.name, *path.split("/"))
-        if key not in self.restored:
-            target = unflatten_dict(dict.fromkeys(self.paths, 0))
+        if path not in self.restored:
+            target = {self.name: unflatten(dict.fromkeys(self.paths, 0))}
             as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
             args = jax.tree.map(lambda _: as_numpy, target)
-            self.restored = flatten_dict(_restore(self.directory, target, args))
-        return self.restored.pop(key)
+            self.restored = flatten(_restore(self.directory, target, args)[self.name])
+        return self.restored.pop(path)
 
 
 def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:
@@ -276,9 +269,9 @@ def _named_damage(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = str(error).partition("\n")[0].partition(". See full")[0]
         raise ValueError(
-            f"{directory / PARAMS} is damaged or incomplete ({reason[0][:200]}); write "
+            f"{directory / PARAMS} is damaged or incomplete ({reason[:200]}); write "
             "the checkpoint again."
         ) from error
 
@@ -289,8 +282,8 @@ def _check_shapes(directory: Path, stored: Tree, name: str, abstract: Tree) -> N
         raise ValueError(
             f"{directory} holds no {name}, only {', '.join(stored)}; load one of them."
         )
-    found = {k: tuple(v.shape) for k, v in flatten_dict(stored[name], sep="/").items()}
-    for path, leaf in flatten_dict(abstract, sep="/").items():
+    found = {k: tuple(v.shape) for k, v in flatten(stored[name]).items()}
+    for path, leaf in flatten(abstract).items():
         if found.get(path) != leaf.shape:
             raise ValueError(
                 f"{directory}: {name}/{path} is stored with shape {found.get(path)}, "

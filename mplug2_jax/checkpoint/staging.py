@@ -1,10 +1,25 @@
 """Writing files and folders whole or not at all."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+CONFIG = "config.json"  # what every checkpoint folder has
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SYSTEM_REASON = re.compile("|".join(os.strerror(code) for code in sorted(_FULL)))
+
+
+class WriteError(OSError):
+    """A library could not write; `staged` says where and cleans up."""
+
+    def __init__(self, error: Exception):
+        text = str(error).strip()
+        found = _SYSTEM_REASON.search(text)
+        super().__init__(found[0] if found else (text.splitlines() or [repr(error)])[0])
 
 
 @contextlib.contextmanager
@@ -14,13 +29,19 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
     After an error nothing is left but what was there before.
 
     Raises:
-      ValueError: `target` exists and `overwrite` is False.
-      OSError: the parent does not exist or cannot be written.
+      ValueError: `target` exists and `overwrite` is False, or it is a folder that is
+        no checkpoint.
+      OSError: the parent cannot be written, or has no room.
     """
     target = Path(target)
     if target.exists() and not overwrite:
         raise ValueError(
             f"{target} exists already; choose another place or pass --overwrite."
+        )
+    if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).exists():
+        raise ValueError(
+            f"{target} is a folder without {CONFIG}, no checkpoint, and is not "
+            "overwritten; choose another place."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -28,8 +49,19 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
     try:
         yield partial
         _put(partial, target)
+    except OSError as error:
+        if not isinstance(error, WriteError) and error.errno not in _FULL:
+            raise
+        raise OSError(
+            f"Writing {target} failed and nothing of it was kept: {_reason(error)}; "
+            "make room or choose another place."
+        ) from error
     finally:
         _remove(partial)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error))[:200]
 
 
 def _put(partial: Path, target: Path) -> None:
@@ -52,12 +84,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def write_failed(target: str | os.PathLike, error: Exception) -> OSError:
-    """The one-sentence form of whatever a writing library raised."""
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return OSError(
-        f"Writing {target} failed, nothing was kept: {reason[0][:200]}; make room or "
-        "choose another place."
-    )

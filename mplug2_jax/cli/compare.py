@@ -1,45 +1,36 @@
-"""`mplug2 compare`: the model against the outputs of another run on the same inputs.
+"""Holds a checkpoint against the outputs of another run on the same inputs.
+
+    mplug2 compare --checkpoint checkpoints/mine --task qa --reference upstream.npz
 
 The reference is an .npz file. Captioning reads `video` (B 3 T H W, normalised floats),
-`caption_ids`, `caption_mask`, `prompt_length`; question answering `qa_video`,
-`question_ids`, `question_mask`, `answer_ids`, `answer_mask`. Of the outputs it compares
-those that the file has.
+`caption_ids`, `caption_mask` and `prompt_length`; question answering `qa_video`,
+`question_ids`, `question_mask`, `answer_ids`, `answer_mask`. Compared are the outputs
+that the file has, of `vision_tokens`, `universal_vision`, `visual_embeds`,
+`caption_logits`, `caption_loss`, and of `question_states`, `fusion_image`,
+`fusion_text`, `answer_logits`, `qa_loss`.
 """
 
 import argparse
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
-
-from mplug2_jax.checkpoint.load import load_checkpoint
-from mplug2_jax.models.config import MPlug2Config
-from mplug2_jax.models.decoder import Memory
-from mplug2_jax.models.mplug2 import MPlug2
-from mplug2_jax.tasks.base import COMPOSITION, Task
-from mplug2_jax.tasks.captioning import Captioning
-from mplug2_jax.tasks.question_answering import QuestionAnswering
-from mplug2_jax.types import MultimodalBatch, Tokens
-
-TASKS = {"caption": "captioning", "qa": "question_answering"}
-INPUTS = {
-    "caption": ("video", "caption_ids", "caption_mask"),
-    "qa": ("qa_video", "question_ids", "question_mask", "answer_ids", "answer_mask"),
-}
-Reference = Mapping[str, np.ndarray]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="a checkpoint folder")
-    add("--task", choices=sorted(TASKS), required=True)
-    add("--reference", type=Path, required=True, help="inputs and outputs, .npz")
-    add("--atol", type=float, default=1e-4, help="largest absolute difference allowed")
+    add(
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder, or a training's work folder",
+    )
+    add("--task", required=True, choices=("caption", "qa"))
+    add("--reference", required=True, metavar="FILE", help="inputs and outputs, .npz")
+    add(
+        "--atol",
+        type=float,
+        default=1e-4,
+        metavar="A",
+        help="largest absolute difference allowed (default: 1e-4)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,133 +40,12 @@ def run(args: argparse.Namespace) -> int:
       ValueError: no checkpoint, or a reference that does not fit it.
       OSError: a file cannot be read.
     """
-    reference = _read(args.reference, INPUTS[args.task])
-    ours = run_model(args.checkpoint, args.task, reference)
-    shared = [name for name in ours if name in reference]
-    if not shared:
-        raise ValueError(
-            f"{args.reference} holds inputs but nothing to compare; expected some of "
-            f"{', '.join(ours)}."
-        )
-    differences = {n: _difference(n, ours[n], reference[n]) for n in shared}
-    for name, value in differences.items():
-        verdict = "ok" if value <= args.atol else "DIFFERS"
-        print(f"{name:<18} {value:.3e}  {verdict}")
-    beyond = [name for name, value in differences.items() if not value <= args.atol]
-    print(f"{len(beyond)} of {len(shared)} tensors differ by more than {args.atol:g}")
+    from mplug2_jax.evaluation.reference import differences, read_reference, run_model
+
+    reference = read_reference(args.reference, args.task)
+    found = differences(run_model(args.checkpoint, args.task, reference), reference)
+    beyond = [name for name, value in found.items() if not value <= args.atol]
+    for name, value in found.items():
+        print(f"{name:<18} {value:.3e}  {'DIFFERS' if name in beyond else 'ok'}")
+    print(f"{len(beyond)} of {len(found)} tensors differ by more than {args.atol:g}")
     return int(bool(beyond))
-
-
-def run_model(
-    checkpoint: Path, kind: str, reference: Reference
-) -> dict[str, np.ndarray]:
-    """The model's outputs on the reference's inputs, in float32.
-
-    Args:
-      kind: "caption" or "qa".
-
-    Raises:
-      ValueError: no checkpoint, or frames of another size.
-    """
-    params, metadata = load_checkpoint(checkpoint, COMPOSITION[TASKS[kind]].modules)
-    config = metadata.config.replace(numerics={"dtype": "float32"})
-    make = _captioning if kind == "caption" else _answering
-    task, batch, outputs = make(config, reference)
-    found, size = batch.frames.shape[2:], config.vision.image_size
-    if found != (size, size, 3):
-        raise ValueError(
-            f"The reference's frames are {found} (height, width, colours), the "
-            f"checkpoint expects {(size, size, 3)}; convert it with --image-size, or "
-            "make the reference anew."
-        )
-    forward = jax.jit(
-        lambda p, b: task.model.apply({"params": p}, b, method=outputs)
-    )
-    with jax.default_matmul_precision("highest"):
-        values = jax.device_get(forward(params, batch))
-    words = config.text.vocab_size
-    return {
-        name: value[..., :words] if name.endswith("logits") else value
-        for name, value in values.items()
-    }
-
-
-def _captioning(config: MPlug2Config, reference: Reference):
-    task = Captioning(config, prompt_length=int(reference.get("prompt_length", 0)))
-    batch = MultimodalBatch(
-        frames=_frames(reference["video"]), caption=_tokens(reference, "caption")
-    )
-
-    def outputs(model: MPlug2, batch: MultimodalBatch) -> dict[str, Array]:
-        vision = model.encode_vision(batch.frames)
-        logits = model.decode(batch.caption, Memory.of(vision.embeds))
-        return {
-            "vision_tokens": vision.tokens,
-            "universal_vision": vision.universal,
-            "visual_embeds": vision.embeds,
-            "caption_logits": logits,
-            "caption_loss": task.loss_of(logits, batch)[0],
-        }
-
-    return task, batch, outputs
-
-
-def _answering(config: MPlug2Config, reference: Reference):
-    task: Task = QuestionAnswering(config)
-    answer = _tokens(reference, "answer")
-    batch = MultimodalBatch(
-        frames=_frames(reference["qa_video"]),
-        question=_tokens(reference, "question"),
-        answer=answer,
-        answer_weight=jnp.ones(len(answer.values)),
-    )
-
-    def outputs(model: MPlug2, batch: MultimodalBatch) -> dict[str, Array]:
-        vision = model.encode_vision(batch.frames).embeds
-        states = model.encode_text(batch.question)
-        mask = batch.question.mask
-        fused = model.fuse(vision, states, mask)
-        memory = Memory.of(fused.vision, fused.text, mask)
-        logits = model.decode(batch.answer, memory)
-        return {
-            "question_states": states,
-            "fusion_image": fused.vision,
-            "fusion_text": fused.text,
-            "answer_logits": logits,
-            "qa_loss": task.loss_of(logits, batch)[0],
-        }
-
-    return task, batch, outputs
-
-
-def _frames(video: np.ndarray) -> Array:
-    """`B 3 T H W` as PyTorch has it, to `B T H W 3`."""
-    return jnp.asarray(np.moveaxis(video, 1, -1))
-
-
-def _tokens(reference: Reference, name: str) -> Tokens:
-    ids, mask = reference[f"{name}_ids"], reference[f"{name}_mask"]
-    return Tokens(jnp.asarray(ids, jnp.int32), jnp.asarray(mask, jnp.int32))
-
-
-def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
-    if ours.shape != theirs.shape:
-        raise ValueError(
-            f"{name} is {theirs.shape} in the reference and {ours.shape} in the model; "
-            "they belong to models of different sizes."
-        )
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
-
-
-def _read(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            reference = dict(stored)
-    except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError):
-        raise ValueError(f"{path} is not an .npz file of plain arrays.") from None
-    if missing := [name for name in needed if name not in reference]:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)}; it has "
-            f"{', '.join(list(reference)[:8])}."
-        )
-    return reference

@@ -1,8 +1,11 @@
-"""`mplug2 convert`: PyTorch weights to a checkpoint folder, and back.
+"""Turns PyTorch weights into a checkpoint folder, and back.
 
     mplug2 convert --from mPLUG2_MSRVTT_Caption.pth --to FOLDER --vocab vocab.txt
     mplug2 convert --clip ViT-L-14.pt --bert model.safetensors --to FOLDER
     mplug2 convert --from FOLDER --to model.pth
+
+Every tensor is accounted for in a report, printed and stored in the folder. A file
+with missing, unexpected or misshapen weights is refused and nothing is written.
 """
 
 import argparse
@@ -10,20 +13,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mplug2_jax.conversion.convert import (
-    ConversionError,
-    Options,
-    convert_file,
-    export_checkpoint,
-    join_files,
-)
-from mplug2_jax.conversion.report import Report
-from mplug2_jax.data.tokenizers import WordPieceTokenizer
-from mplug2_jax.models.config import PRESETS
-from mplug2_jax.models.mplug2 import MODULES
-from mplug2_jax.tasks.base import COMPOSITION
+if TYPE_CHECKING:  # help comes before JAX
+    from mplug2_jax.conversion.convert import Options
+    from mplug2_jax.conversion.report import Report
 
 TASKS = {"caption": "captioning", "qa": "question_answering"}
 _FORWARD_ONLY = (
@@ -41,18 +35,29 @@ _FORWARD_ONLY = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
     add = parser.add_argument
-    add("--from", dest="source", type=Path, help="a PyTorch file, or a checkpoint folder")
-    add("--to", type=Path, required=True, help="a folder, or FILE.pth, FILE.safetensors")
+    add(
+        "--from",
+        dest="source",
+        type=Path,
+        help="a PyTorch file, or a checkpoint folder",
+    )
+    add(
+        "--to", type=Path, required=True, help="a folder, or FILE.pth, FILE.safetensors"
+    )
     add("--clip", type=Path, help="CLIP's weights, to start training from")
     add("--bert", type=Path, help="BERT's weights, to start training from")
-    add("--size", choices=sorted(PRESETS), help="default: told from the shapes")
+    add(
+        "--size",
+        choices=("tiny", "base", "large"),
+        help="default: told from the shapes",
+    )
     add("--bert-config", type=Path, help="BERT configuration (JSON) instead of --size")
     add("--task", choices=sorted(TASKS), help="convert only this task's modules")
     add("--image-size", type=int, help="resize the position embeddings, in pixels")
     add("--temporal-stride", type=int, help="of a stem that merges frames; default 2")
     add("--allow-missing", metavar="REGEX", help="keys to initialise when missing")
     add("--keep-dead", action="store_true", help="keep unused weights for the way back")
-    add("--vocab", type=Path, help="BERT's vocab.txt, stored with the checkpoint")
+    add("--vocab", metavar="PATH", help="BERT's vocab.txt, stored with the checkpoint")
     add("--seed", type=int, default=0, help="of initialised weights")
     add("--overwrite", action="store_true", help="replace what is at --to")
 
@@ -64,17 +69,18 @@ def run(args: argparse.Namespace) -> int:
       ValueError: the arguments or the weights do not fit.
       OSError: a file cannot be read or written.
     """
-    joined = args.clip is not None and args.bert is not None
-    alone = args.clip is None and args.bert is None
-    if (args.source is not None) == joined or not (joined or alone):
-        raise ValueError("Give either --from, or --clip together with --bert.")
-    if args.source is not None and args.source.is_dir():
+    from mplug2_jax.conversion.convert import ConversionError, convert_file, join_files
+
+    source, clip, bert = args.source, args.clip, args.bert
+    if source is not None and source.is_dir():
         return _export(args)
     try:
-        if joined:
-            report = join_files(args.clip, args.bert, args.to, _options(args))
+        if source is not None and clip is None and bert is None:
+            report = convert_file(source, args.to, _options(args))
+        elif source is None and clip is not None and bert is not None:
+            report = join_files(clip, bert, args.to, _options(args))
         else:
-            report = convert_file(args.source, args.to, _options(args))
+            raise ValueError("Give either --from, or --clip together with --bert.")
     except ConversionError as error:
         print(error.report.text(), end="")
         raise
@@ -82,25 +88,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _finish(report: Report, args: argparse.Namespace) -> None:
+def _finish(report: "Report", args: argparse.Namespace) -> None:
     print(report.text(), end="")
     print(f"wrote {args.to}")
     if args.vocab is None:
-        print("no tokenizer stored: pass --vocab to caption and ask from this folder")
+        print("no tokenizer stored: pass --vocab here, or to the commands that use it")
 
 
 def _export(args: argparse.Namespace) -> int:
+    from mplug2_jax.checkpoint.parts import find_checkpoint
+    from mplug2_jax.conversion.convert import export_checkpoint
+
     given = [name for name in _FORWARD_ONLY if getattr(args, name)]
     if given:
         option = given[0].replace("_", "-")
-        raise ValueError(f"--{option} has no meaning when {args.source} is written back.")
-    count = export_checkpoint(args.source, args.to, overwrite=args.overwrite)
+        raise ValueError(
+            f"--{option} has no meaning when {args.source} is written back."
+        )
+    count = export_checkpoint(
+        find_checkpoint(args.source), args.to, overwrite=args.overwrite
+    )
     print(f"wrote {count} tensors to {args.to}")
     return 0
 
 
-def _options(args: argparse.Namespace) -> Options:
-    tokenizer = None if args.vocab is None else WordPieceTokenizer.from_vocab(args.vocab)
+def _options(args: argparse.Namespace) -> "Options":
+    from mplug2_jax.conversion.convert import Options
+    from mplug2_jax.data.tokenizers import open_tokenizer
+    from mplug2_jax.models.mplug2 import MODULES
+    from mplug2_jax.tasks.base import COMPOSITION
+
+    tokenizer = None if args.vocab is None else open_tokenizer(args.vocab)
     return Options(
         size=args.size,
         bert=None if args.bert_config is None else _read_json(args.bert_config),

@@ -35,7 +35,9 @@ def convert_state_dict(
     tensors = {key: LazyArray.of(array) for key, array in state.items()}
     plan = plan_conversion(tensors, config, modules, allow_missing=allow_missing)
     check(plan.report)
-    params, teacher = jax.tree.map(lambda leaf: leaf.read(), (plan.params, plan.teacher))
+    params, teacher = jax.tree.map(
+        lambda leaf: leaf.read(), (plan.params, plan.teacher)
+    )
     check(plan.report)
     return params, teacher, plan.report
 

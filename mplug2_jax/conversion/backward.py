@@ -3,13 +3,11 @@
 import functools
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
-from mplug2_jax.checkpoint.lazy import LazyArray, Tree
+from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten
 from mplug2_jax.conversion import upstream
 from mplug2_jax.conversion.names import Spelling
 from mplug2_jax.conversion.rules import Slot, expand
@@ -69,10 +67,9 @@ class _Leaves:
     """Our leaves by path; the last few that were read stay at hand."""
 
     def __init__(self, params: Tree):
-        flat: dict[str, Any] = flatten_dict(params, sep="/")
         self.flat = {
             path: leaf if isinstance(leaf, LazyArray) else LazyArray.of(leaf)
-            for path, leaf in flat.items()
+            for path, leaf in flatten(params).items()
         }
         self.read = functools.lru_cache(KEPT_LEAVES)(lambda p: self.flat[p].read())
 

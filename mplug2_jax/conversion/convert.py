@@ -14,7 +14,7 @@ from mplug2_jax.checkpoint.load import (
     lazy_checkpoint,
     write_checkpoint,
 )
-from mplug2_jax.checkpoint.staging import staged, write_failed
+from mplug2_jax.checkpoint.staging import staged
 from mplug2_jax.conversion.backward import plan_export
 from mplug2_jax.conversion.forward import Conversion, plan_conversion
 from mplug2_jax.conversion.infer import infer_config
@@ -83,7 +83,9 @@ def convert_file(source: Path, target: Path, options: Options) -> Report:
     file = open_tensors(source)
     names = read_names(file.tensors)
     shapes = {name: file.tensors[key].shape for name, key in names.student.items()}
-    config = _chosen(infer_config(shapes, size=options.size, bert=options.bert), options)
+    config = _chosen(
+        infer_config(shapes, size=options.size, bert=options.bert), options
+    )
     plan = plan_conversion(
         file.tensors,
         config,
@@ -118,7 +120,9 @@ def join_files(clip: Path, bert: Path, target: Path, options: Options) -> Report
     vision = rename_clip(clip_file.tensors).tensors
     shapes = {key: tensor.shape for key, tensor in {**vision, **text}.items()}
     # A flat kernel says nothing about merging frames in time.
-    config = _chosen(infer_config(shapes, size=options.size, bert=options.bert), options)
+    config = _chosen(
+        infer_config(shapes, size=options.size, bert=options.bert), options
+    )
     renamed = (
         rename_clip(clip_file.tensors, 3 if config.vision.temporal_downsampling else 1),
         rename_bert(bert_file.tensors, config),
@@ -206,11 +210,8 @@ def _write(
             raise ConversionError(report)
         if options.keep_dead and dead:
             write_safetensors(folder / DEAD, dead)
-        try:
-            (folder / f"{REPORT}.txt").write_text(report.text())
-            (folder / f"{REPORT}.json").write_text(report.to_json())
-        except OSError as error:
-            raise write_failed(target, error) from error
+        (folder / f"{REPORT}.txt").write_text(report.text())
+        (folder / f"{REPORT}.json").write_text(report.to_json())
 
 
 def _watched(trees: Iterable[Tree | None], progress: Callable[[int, int], None]):

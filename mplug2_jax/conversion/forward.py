@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Shaped
 
-from mplug2_jax.checkpoint.lazy import LazyArray, Tree
+from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten, unflatten
 from mplug2_jax.conversion import upstream
 from mplug2_jax.conversion.names import Names, Spelling, read_names
 from mplug2_jax.conversion.posemb import resize_position_embedding
@@ -64,13 +63,13 @@ def plan_conversion(
     """
     modules = tuple(modules)
     names = read_names(tensors)
-    allowed = re.compile(allow_missing) if allow_missing else None
-    leaves = flatten_dict(abstract_params(config, modules), sep="/")
+    allowed = _compiled(allow_missing)
+    leaves = flatten(abstract_params(config, modules))
     total = fusion_layers_in(names, config)
     layers = upstream.axes(config, total)
     slots = expand(upstream.rules(config), layers)
     report = Report(source)
-    initial = _Initial(config, modules, seed)
+    initial = InitialValues(config, modules, seed)
 
     def side(keys: dict[str, str], teacher: bool) -> Tree:
         shapes = {name: tensors[key].shape for name, key in keys.items()}
@@ -90,7 +89,7 @@ def plan_conversion(
             )
             for path, leaf in leaves.items()
         }
-        return unflatten_dict(tree, sep="/")
+        return unflatten(tree)
 
     params = side(names.student, False)
     teacher = side(names.teacher, True) if names.teacher else None
@@ -101,6 +100,13 @@ def plan_conversion(
         if key in tensors and tensors[key].dtype != np.float32
     }
     return Conversion(params, teacher, report, names.spelling, total, dtypes)
+
+
+def _compiled(expression: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(expression) if expression else None
+    except re.error as error:
+        raise ValueError(f"{expression!r} is no regular expression: {error}.") from None
 
 
 def fusion_layers_in(names: Names, config: MPlug2Config) -> int:
@@ -155,7 +161,7 @@ class _Filler:
         return slot.take(values)
 
 
-class _Initial:
+class InitialValues:
     """The model's own initial values of the leaves that files leave open."""
 
     def __init__(self, config: MPlug2Config, modules: tuple[str, ...], seed: int):
@@ -174,5 +180,5 @@ class _Initial:
 
     def _draw(self, seed):
         params = nn.meta.unbox(init_params(self.model, jax.random.key(seed)))
-        flat = flatten_dict(params, sep="/")
+        flat = flatten(params)
         return {path: flat[path] for path in sorted(self.paths)}

@@ -8,12 +8,13 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from mplug2_jax.checkpoint.lazy import LazyArray
-from mplug2_jax.checkpoint.staging import write_failed
+from mplug2_jax.checkpoint.staging import WriteError
 
 _TYPES = {
     "F64": np.dtype(np.float64),
@@ -77,21 +78,20 @@ def _tensor(data: np.ndarray, path: Path, name: str, entry) -> LazyArray:
         )
     dtype, shape = _TYPES[entry["dtype"]], tuple(entry["shape"])
     start, end = entry["data_offsets"]
-    return LazyArray(
-        shape, dtype, lambda: data[start:end].view(dtype).reshape(shape)
-    )
+    return LazyArray(shape, dtype, lambda: data[start:end].view(dtype).reshape(shape))
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, LazyArray]) -> None:
     """Writes tensors, reading each when its turn comes; wider types first.
 
     Raises:
-      OSError: writing failed.
+      WriteError: writing failed.
     """
     # Stable, so neighbours stay neighbours; every tensor starts at a multiple of
     # its width.
     tensors = dict(sorted(tensors.items(), key=lambda t: -t[1].dtype.itemsize))
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    offset = 0
     for name, tensor in tensors.items():
         size = int(np.prod(tensor.shape)) * tensor.dtype.itemsize
         header[name] = {
@@ -110,4 +110,4 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyArray]) -> None:
                 file.write(array.reshape(-1).view(np.uint8).data)
             file.flush()
         except OSError as error:
-            raise write_failed(path, error) from error
+            raise WriteError(error) from error

@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 
 from mplug2_jax.checkpoint.lazy import LazyArray
-from mplug2_jax.checkpoint.staging import write_failed
+from mplug2_jax.checkpoint.staging import WriteError
 from mplug2_jax.conversion.safetensors_io import is_safetensors, read_safetensors
 
 CONTAINERS = ("model", "module", "state_dict")
@@ -124,11 +124,12 @@ def _load(path: Path, mmap: bool) -> Any:
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> ValueError:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if not found:
+    if not found and not zipfile.is_zipfile(path):
         return ValueError(f"{path} is a pickle, but not one that PyTorch wrote.")
+    what = found[1] if found else "an object beside its tensors"
     return ValueError(
-        f"{path} would run code when read ({found[1]}), which is refused; where you "
-        "trust it, load it in PyTorch and save its state dict alone."
+        f"{path} would run code when read ({what}), which is refused; where you trust "
+        "it, load it in PyTorch and save its state dict alone."
     )
 
 
@@ -136,12 +137,10 @@ def _find_tensors(path: Path, loaded: Any) -> TensorFile:
     """Finds the state dict in whatever a training script has saved around it."""
     if isinstance(loaded, Mapping):
         for container in (*CONTAINERS, None):
-            state = loaded if container is None else loaded.get(container)
-            tensors = _tensors(state)
+            tensors = _tensors(loaded.get(container) if container else loaded)
             if tensors:
-                others = loaded if container else state
-                kept = {container} if container else set(tensors)
-                ignored = tuple(str(k) for k in others if k not in kept)
+                used = {container} if container else set(tensors)
+                ignored = tuple(str(key) for key in loaded if key not in used)
                 return TensorFile(path, tensors, container, ignored)
     raise ValueError(
         f"{path} holds no tensors: expected a state dict, or one under any of "
@@ -184,7 +183,7 @@ def write_torch(
       container: the entry to put the state dict under, or None for the top.
 
     Raises:
-      OSError: writing failed.
+      WriteError: writing failed.
     """
     torch = _torch()
     made: dict[int, Any] = {}
@@ -195,8 +194,11 @@ def write_torch(
         state[key] = made[id(tensor)]
     try:
         torch.save({container: state} if container else state, path)
-    except (RuntimeError, OSError) as error:
-        raise write_failed(path, error) from error
+    except OSError as error:
+        raise WriteError(error) from error
+    except RuntimeError as error:  # says which position, not why
+        reason = OSError("PyTorch could not write the whole file")
+        raise WriteError(reason) from error
 
 
 def _to_torch(tensor: LazyArray) -> Any:

@@ -150,7 +150,7 @@ def axes(config: MPlug2Config, fusion_total: int) -> dict[str, range]:
 
 
 def rules(config: MPlug2Config) -> list[Rule]:
-    """The whole table; `config` gives the words before padding and where latents sit."""
+    """The table; `config` gives the words before padding and where the latents sit."""
     words = first_rows(config.text.vocab_size)
     first_universal = config.text.num_layers - config.universal.num_layers
     text = "text_encoder.encoder.layer"

@@ -332,6 +332,26 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     raise ValueError(f"{file} names kind {kind!r}, expected wordpiece or sentencepiece")
 
 
+def open_tokenizer(source: str | os.PathLike) -> Tokenizer:
+    """Opens whatever a user may name as a vocabulary.
+
+    Args:
+      source: folder written by `Tokenizer.save`, SentencePiece `.model` file, WordPiece
+        `vocab.txt`; empty for BERT's uncased vocabulary from the Hugging Face hub.
+
+    Raises:
+      ValueError: not such a thing, or the hub cannot be reached.
+    """
+    if not source:
+        return WordPieceTokenizer.from_hub()
+    path = epath.Path(source)
+    if path.is_dir():
+        return load_tokenizer(path)
+    if path.suffix == ".model":
+        return SentencePieceTokenizer.from_file(path)
+    return WordPieceTokenizer.from_vocab(path)
+
+
 def _check_pieces(pieces: Sequence[str], source: str) -> None:
     missing = [piece for piece in _SPECIAL if piece not in pieces]
     if missing:

@@ -1,14 +1,18 @@
 """Multi-head attention: the module, its cached keys and values, and the kernels.
 
 Rows of queries may outnumber rows of keys: several questions about one video, or
-several beams of one sample, are consecutive rows and share its keys. They are folded
-onto one row of queries, so that a memory is projected and stored once.
+several beams of one sample, are consecutive rows and share its keys. And a memory may
+have segments of different rows: a video's tokens, and each question's states. So
+everything is projected and stored once.
 """
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mplug2_jax.models.config import Numerics
@@ -28,51 +32,60 @@ class KeyValue:
     key: Float[Array, "B S H K"]
     value: Float[Array, "B S H K"]
 
+    @property
+    def length(self) -> int:
+        return self.key.shape[1]
+
 
 def attend(
     query: Float[Array, "R L H K"],
-    memory: KeyValue,
-    mask: Bool[Array, "B L S"] | None = None,
+    memory: Sequence[KeyValue],
+    mask: Bool[Array, "R L S"] | None = None,
     dropout: tuple[float, Array] | None = None,
 ) -> Float[Array, "R L H K"]:
     """Scaled dot-product attention with softmax in float32.
 
     Args:
-      query: R = B * G rows; each group of G consecutive rows shares one row of keys.
-      memory: keys and values of B rows.
-      mask: True where a key may be seen, broadcastable to `B L S`, for R > B to
-        `B 1 S`. None sees all.
+      query: R rows.
+      memory: segments of keys and values, one softmax over all; S is their joint
+        length. Each segment's rows divide R: consecutive queries share a row.
+      mask: True where a key may be seen, broadcastable to `R L S`. None sees all.
       dropout: rate and key for the attention weights; None outside training.
     """
-    rows, length, heads, width = query.shape
-    keys = memory.key.shape[:2]
-    query = query.reshape(keys[0], -1, heads, width)
-    mask = None if mask is None else mask[:, None]  # B H L S
-    if dropout is None and _flash_serves(query, mask):
-        out = jax.nn.dot_product_attention(
-            query, memory.key, memory.value, mask=mask, implementation="cudnn"
+    mask = None if mask is None else mask[:, None]  # R H L S
+    shares_rows = len(memory) > 1 or memory[0].key.shape[0] < query.shape[0]
+    if not shares_rows and dropout is None and _flash_serves(query):
+        keys, values = memory[0].key, memory[0].value
+        return jax.nn.dot_product_attention(
+            query, keys, values, mask=mask, implementation="cudnn"
         )
-    elif query.shape[1] * keys[1] > BLOCKWISE_SCORES:
-        out = _blockwise(query, memory, mask, dropout)
-    else:
-        out = _dense(query, memory, mask, dropout)
-    return out.reshape(rows, length, heads, width)
+    if not shares_rows and query.shape[1] * memory[0].key.shape[1] > BLOCKWISE_SCORES:
+        return _blockwise(query, memory, mask, dropout)
+    return _dense(query, memory, mask, dropout)
 
 
-def _flash_serves(query, mask) -> bool:
-    """Whether cuDNN's fused kernel takes this call: a GPU, 16 bits, no big mask."""
+def _flash_serves(query) -> bool:
+    """Whether cuDNN's fused kernel takes this call: a GPU, 16 bits, no single steps."""
     on_gpu = jax.default_backend() == "gpu"
     return on_gpu and query.dtype.itemsize == 2 and query.shape[1] > 1
 
 
 def _dense(query, memory, mask, dropout):
-    scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum(
-        "blhk,bshk->bhls",
-        query * scale,
-        memory.key,
-        preferred_element_type=jnp.float32,
-    )
+    rows, length, heads, width = query.shape
+    query = query * width**-0.5
+
+    def score(segment: KeyValue):
+        folded = query.reshape(len(segment.key), -1, length, heads, width)
+        scores = jnp.einsum(
+            "bglhk,bshk->bghls",
+            folded,
+            segment.key,
+            preferred_element_type=jnp.float32,
+        )
+        return scores.reshape(rows, heads, length, -1)
+
+    scores = [score(segment) for segment in memory]
+    scores = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
@@ -80,7 +93,15 @@ def _dense(query, memory, mask, dropout):
         rate, key = dropout
         kept = jax.random.bernoulli(key, 1 - rate, weights.shape)
         weights = jnp.where(kept, weights / (1 - rate), 0).astype(query.dtype)
-    return jnp.einsum("bhls,bshk->blhk", weights, memory.value)
+
+    def read(segment: KeyValue, weights):
+        folded = weights.reshape(len(segment.value), -1, heads, length, segment.length)
+        out = jnp.einsum("bghls,bshk->bglhk", folded, segment.value)
+        return out.reshape(rows, length, heads, width)
+
+    bounds = np.cumsum([segment.length for segment in memory])[:-1]
+    parts = jnp.split(weights, bounds, axis=-1)
+    return sum(map(read, memory, parts))
 
 
 def _blockwise(query, memory, mask, dropout):
@@ -143,11 +164,11 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "R L D"],
-        memory: KeyValue | None = None,
-        mask: Bool[Array, "B L S"] | None = None,
+        memory: Sequence[KeyValue] | None = None,
+        mask: Bool[Array, "R L S"] | None = None,
     ) -> Float[Array, "R L D"]:
         """Attends from `x` to `memory`, by default `x` itself (see `attend`)."""
-        memory = self.project(x) if memory is None else memory
+        memory = (self.project(x),) if memory is None else memory
         dropout = None
         if self.dropout > 0 and self.has_rng("dropout"):
             dropout = (self.dropout, self.make_rng("dropout"))

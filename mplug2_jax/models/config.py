@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 
 VOCAB_MULTIPLE = 128  # rows of a word table divide evenly over any usual mesh
@@ -34,6 +35,12 @@ class VisionConfig:
     # Zero keeps a pretrained CLIP unchanged at the start; without one there is
     # nothing to keep, and "normal" lets motion be learned from the first step.
     local_temporal_init: Literal["zeros", "normal"] = "zeros"
+    init_std: float = 0.02
+
+    @property
+    def kernel_init(self) -> jax.nn.initializers.Initializer:
+        """Of every matrix that is not pretrained."""
+        return jax.nn.initializers.normal(self.init_std)
 
     @property
     def num_patches(self) -> int:

@@ -28,8 +28,8 @@ from mplug2_jax.models.text import TextLayer
 class Memory:
     """What the decoder reads: segments joined along the sequence.
 
-    Segments may differ in rows (a video's tokens, its Q questions' states): each is
-    projected once and repeated to the rows of the longest. `mask` covers the join.
+    Segments may differ in rows (a video's tokens, its Q questions' states), each is
+    projected once. `mask` covers the join and has the rows of the longest.
     """
 
     segments: tuple[Float[Array, "B N D"], ...]
@@ -50,7 +50,7 @@ class Memory:
 class DecoderState:
     """Projected memory of every layer; stays the same through a generation."""
 
-    memory: KeyValue  # layers R S H K
+    memory: tuple[KeyValue, ...]  # per segment: layers B N H K
     mask: Bool[Array, "R 1 S"]
 
 
@@ -60,19 +60,16 @@ class DecoderLayer(TextLayer):
     def __call__(self, x, scanned, shared):
         """Whole texts; `shared` is (causal mask, Memory)."""
         mask, memory = shared
-        keys = self._project(memory)
         x = self.self_attend(x, mask)
-        x = self.cross_attend(x, keys, padding_mask(memory.mask))
+        visible = _for_rows(padding_mask(memory.mask), len(x))
+        x = self.cross_attend(x, self._project(memory), visible)
         return self.feed_forward(x), scanned
 
     def project_memory(self, carry, scanned, memory: Memory):
         return carry, self._project(memory)
 
-    def _project(self, memory: Memory) -> KeyValue:
-        rows = memory.mask.shape[0]
-        parts = [self.cross_attention.project(part) for part in memory.segments]
-        parts = jax.tree.map(lambda a: jnp.repeat(a, rows // len(a), axis=0), parts)
-        return jax.tree.map(lambda *a: jnp.concatenate(a, axis=1), *parts)
+    def _project(self, memory: Memory) -> tuple[KeyValue, ...]:
+        return tuple(self.cross_attention.project(part) for part in memory.segments)
 
     def step(self, x, scanned, shared):
         """One token per row; `scanned` is (cache, projected memory) of this layer."""
@@ -85,7 +82,13 @@ class DecoderLayer(TextLayer):
             self.attention.project(x),
         )
         x = self.self_attend(x, mask, cache)
+        memory_mask = _for_rows(memory_mask, len(x))
         return self.feed_forward(self.cross_attend(x, memory, memory_mask)), cache
+
+
+def _for_rows(mask: Bool[Array, "B 1 S"], rows: int) -> Bool[Array, "R 1 S"]:
+    """The mask of each row's sample; consecutive rows belong to one sample."""
+    return jnp.repeat(mask, rows // len(mask), axis=0)
 
 
 class LMHead(nn.Module):

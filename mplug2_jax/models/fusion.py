@@ -50,7 +50,7 @@ class FusionLayers(nn.Module):
             else:
                 text = layer.self_attend(text, visible)
                 memory = layer.cross_attention.project(vision)
-                text = layer.feed_forward(layer.cross_attend(text, memory))
+                text = layer.feed_forward(layer.cross_attend(text, (memory,)))
         return Fused(vision, text)
 
     def _connect(self, layer: TextLayer, vision, text, visible: Bool[Array, "R 1 L"]):

@@ -1,5 +1,7 @@
 """Text encoder (paper section 3.1) and the BERT layer that all text blocks share."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
@@ -42,18 +44,19 @@ class TextLayer(nn.Module):
         self,
         x: Float[Array, "B L D"],
         mask: Bool[Array, "B L S"] | None = None,
-        keys: KeyValue | None = None,
+        cache: KeyValue | None = None,
     ) -> Float[Array, "B L D"]:
-        """Residual self-attention; `keys` replaces the sequence's own (a cache)."""
-        return self.attention_norm(x + self.dropout(self.attention(x, keys, mask)))
+        """Residual self-attention; a `cache` replaces the sequence's own keys."""
+        memory = None if cache is None else (cache,)
+        return self.attention_norm(x + self.dropout(self.attention(x, memory, mask)))
 
     def cross_attend(
         self,
         x: Float[Array, "R L D"],
-        memory: KeyValue,
-        mask: Bool[Array, "B 1 S"] | None = None,
+        memory: Sequence[KeyValue],
+        mask: Bool[Array, "R 1 S"] | None = None,
     ) -> Float[Array, "R L D"]:
-        """Residual cross-attention to a projected memory."""
+        """Residual cross-attention to a projected memory, which may have segments."""
         branch = self.cross_attention(x, memory, mask)
         return self.cross_attention_norm(x + self.dropout(branch))
 

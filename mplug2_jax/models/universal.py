@@ -56,7 +56,8 @@ class UniversalLayers(nn.Module):
 
     def _read(self, layer: TextLayer, hidden, memory):
         hidden = layer.self_attend(hidden)
-        hidden = layer.cross_attend(hidden, layer.cross_attention.project(memory))
+        projected = layer.cross_attention.project(memory)
+        hidden = layer.cross_attend(hidden, (projected,))
         return layer.feed_forward(hidden)
 
     def encode_text(

@@ -25,7 +25,6 @@ from mplug2_jax.models.layers import (
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-INIT = nn.initializers.normal(0.02)
 
 
 def normalize_frames(
@@ -50,7 +49,7 @@ class PatchEmbedding(nn.Module):
         taps = 3 if config.temporal_downsampling else 1
         kernel = self.param(
             "kernel",
-            named(INIT, None, None, None, None, "embed"),
+            named(config.kernel_init, None, None, None, None, "embed"),
             (taps, p, p, 3, config.width),
             self.numerics.params,
         ).astype(self.numerics.compute)
@@ -78,10 +77,10 @@ class LocalTemporal(nn.Module):
         config, numerics = self.config, self.numerics
         half = config.width // 2
         x = layer_norm(config.layer_norm_eps, numerics, name="norm")(x)
-        x = dense(half, ("embed", "mlp"), INIT, numerics, name="down")(x)
+        x = dense(half, ("embed", "mlp"), config.kernel_init, numerics, name="down")(x)
         x = quick_gelu(DepthwiseTime(numerics, name="conv")(x))
         zeros = config.local_temporal_init == "zeros"
-        init = nn.initializers.zeros if zeros else INIT
+        init = nn.initializers.zeros if zeros else config.kernel_init
         return dense(config.width, ("mlp", "embed"), init, numerics, name="up")(x)
 
 
@@ -129,13 +128,13 @@ class VisionBlock(nn.Module):
         frames = x.reshape(batch * time, tokens, width)
         branch = layer_norm(config.layer_norm_eps, numerics, name="attention_norm")
         branch = Attention(
-            config.num_heads, INIT, 0.0, numerics, width, name="attention"
+            config.num_heads, config.kernel_init, 0.0, numerics, width, name="attention"
         )(branch(frames))
         branch = branch.reshape(x.shape)
         x = x + DropPath()(branch, drop_path)
         x = temporal(x, "local_temporal_2")
         branch = layer_norm(config.layer_norm_eps, numerics, name="mlp_norm")(x)
-        branch = Mlp(config.mlp_dim, quick_gelu, INIT, numerics, name="mlp")(branch)
+        branch = Mlp(config.mlp_dim, quick_gelu, config.kernel_init, numerics, name="mlp")(branch)
         x = x + DropPath()(branch, drop_path)
         return constrain(x), None
 

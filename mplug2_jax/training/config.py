@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.models.config import MPlug2Config, from_mapping, preset
+from mplug2_jax.predictor import Decoding
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.optimizer import OptimizerConfig
 from mplug2_jax.training.step import DistillationConfig
@@ -41,7 +44,7 @@ class RunConfig:
       log_every, eval_every, save_every: in steps; 0 means only at the end.
       eval_examples: at most so many validation examples during training; 0 means all.
       keep: resumable states kept in the workdir.
-      min_caption_length: least number of tokens of generated captions.
+      decoding: how validation generates texts.
     """
 
     task: str
@@ -63,21 +66,16 @@ class RunConfig:
     save_every: int = 1000
     eval_examples: int = 0
     keep: int = 2
-    beam_size: int = 5
-    min_caption_length: int = 4
+    decoding: Decoding = Decoding()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """Reads a configuration; `model` may name a preset to start from.
+        """Reads nested mappings.
 
         Raises:
           ValueError: unknown or missing keys, or values that do not fit together.
         """
-        values = dict(values)
-        model = dict(values.pop("model", {}))
-        base = preset(model.pop("preset", "large")).to_dict()
-        merged = _merge(base, model)
-        config = from_mapping(cls, {"model": merged, **values}, "config")
+        config = from_mapping(cls, values, "config")
         config.check()
         return config
 
@@ -99,10 +97,12 @@ class RunConfig:
             )
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the nested `changes`; keys it does not know stay, to be reported."""
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
+def default_config(task: str, size: str = "large") -> ConfigDict:
+    """All keys of a run with upstream's fine-tuning values, to be changed in a file.
+
+    Args:
+      task: a key of `mplug2_jax.tasks.TASKS`.
+      size: preset of the model.
+    """
+    run = RunConfig(task, preset(size), DataConfig())
+    return ConfigDict(dataclasses.asdict(run))

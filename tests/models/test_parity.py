@@ -150,7 +150,8 @@ def test_gradient_norms(name, kind):
 
     _, grads = value_and_grad(name, kind)
     stored = goldens.read_json(name, f"{kind}_grad_norms.json")
-    ours = export_state_dict(grads, goldens.config(name))
+    total = goldens.read_json(name, "config.json")["bert"]["num_hidden_layers"]
+    ours = export_state_dict(grads, goldens.config(name), fusion_total=total)
     tied = ("predictions.decoder.weight", "predictions.decoder.bias")
     norms = {
         key: float(np.linalg.norm(np.asarray(grad, np.float64)))

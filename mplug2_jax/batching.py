@@ -1,0 +1,116 @@
+"""Media and questions as device calls of few shapes, so that little is compiled."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from mplug2_jax.data.image import resize
+from mplug2_jax.data.prefetch import batched
+from mplug2_jax.data.video import Media
+
+T = TypeVar("T")
+
+QUESTION_GROUP = 8  # questions that share one projection of their video's tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes of the device calls of one job, so that each function compiles once.
+
+    Attributes:
+      media: rows of an encoding.
+      groups: groups of questions answered together.
+      questions: those of a group, which are about one medium.
+    """
+
+    media: int
+    groups: int
+    questions: int
+
+    @classmethod
+    def fitting(cls, counts: Sequence[int], limit: int) -> "Shapes":
+        """For media with so many questions each, at most `limit` rows to a call."""
+        questions = min(bucket(max(counts, default=0)), QUESTION_GROUP, limit)
+        groups = sum(-(-count // questions) for count in counts)
+        return cls(
+            media=min(bucket(len(counts)), limit),
+            groups=min(bucket(groups), limit // questions),
+            questions=questions,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Visual embeddings of one device batch, whose last rows may be padding.
+
+    Attributes:
+      vision: on the device.
+      indices: places of the rows in the list that was encoded.
+      numbers: which random streams belong to the rows.
+    """
+
+    vision: Float[Array, "B N D"]
+    indices: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+
+def as_medium(item: Media | Shaped[np.ndarray, "..."], size: int) -> Media:
+    """Frames as a medium of `size` pixels; arrays `H W 3` are images.
+
+    Raises:
+      ValueError: neither a video nor an image.
+    """
+    if not isinstance(item, Media):
+        frames = np.asarray(item)
+        item = Media(frames[None] if frames.ndim == 3 else frames, frames.ndim == 3)
+    frames = item.frames
+    if frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise ValueError(
+            f"Frames of shape {frames.shape} are no medium; expected T H W 3 for a "
+            "video or H W 3 for an image."
+        )
+    if frames.dtype == np.uint8:
+        return dataclasses.replace(item, frames=resize(frames, size))
+    if frames.dtype != np.float32 or frames.shape[1:3] != (size, size):
+        raise ValueError(
+            f"Frames are {frames.dtype} of {frames.shape[1:3]} pixels; expected "
+            f"uint8, or normalised float32 of {size} x {size}."
+        )
+    return item
+
+
+def by_kind(media: Sequence[Media]) -> list[list[int]]:
+    """Places of the media that can be stacked, kind by kind."""
+    kinds: dict[tuple, list[int]] = {}
+    for index, medium in enumerate(media):
+        kind = (medium.image, medium.frames.shape, medium.frames.dtype)
+        kinds.setdefault(kind, []).append(index)
+    return list(kinds.values())
+
+
+def question_groups(counts: Sequence[int], size: int) -> list[list[tuple[int, int]]]:
+    """Groups of (medium, question) of at most `size` questions about one medium."""
+    return [
+        [(row, index) for index in group]
+        for row, count in enumerate(counts)
+        for group in batched(range(count), size)
+    ]
+
+
+def padded(items: Sequence[T], size: int) -> list[T]:
+    """The items, and the last one repeated up to `size`."""
+    return [*items, *[items[-1]] * (size - len(items))]
+
+
+def streams(numbers: Sequence[int], count: int) -> Int[np.ndarray, "R*count"]:
+    """`count` random streams of its own for every number."""
+    each = np.array(numbers)[:, None] * count + np.arange(count)
+    return (each % 2**31).astype(np.int32).reshape(-1)
+
+
+def bucket(count: int) -> int:
+    """The power of two from `count` on: few shapes to compile."""
+    return 1 << max(0, count - 1).bit_length()

@@ -1,0 +1,71 @@
+"""What using a checkpoint takes beside its parameters: its place, tokenizer, inputs."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from mplug2_jax.checkpoint.load import CONFIG, TOKENIZER, Metadata
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+
+BERT_VOCAB_SIZE = 30522
+
+
+def find_checkpoint(directory: str | os.PathLike) -> Path:
+    """The checkpoint folder itself, or the best or final one of a work folder."""
+    folder = Path(directory)
+    for inner in (folder, folder / "best", folder / "final"):
+        if (inner / CONFIG).is_file():
+            return inner
+    return folder  # reading it says what is wrong
+
+
+def find_tokenizer(
+    folder: Path, metadata: Metadata, vocab: str | os.PathLike | None = None
+) -> Tokenizer:
+    """The tokenizer named by `vocab`, else the checkpoint's, else BERT's from the hub.
+
+    Args:
+      vocab: BERT's vocab.txt, a SentencePiece .model, or a folder that a tokenizer
+        was saved to.
+
+    Raises:
+      OSError: there is none, or the hub cannot be reached.
+      ValueError: its files are damaged.
+    """
+    if vocab is not None:
+        return open_tokenizer(vocab)
+    if (folder / TOKENIZER).is_dir():
+        return load_tokenizer(folder / TOKENIZER)
+    size = metadata.config.text.vocab_size
+    if size != BERT_VOCAB_SIZE:
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer and its {size} tokens are not BERT's: pass the "
+            "vocabulary it was trained with (--vocab PATH)."
+        )
+    try:
+        return open_tokenizer("")
+    except OSError as error:
+        raise OSError(f"{folder} has no tokenizer: {error}") from error
+
+
+def find_inputs(
+    folder: Path, metadata: Metadata, num_frames: int | None = None
+) -> InputConfig:
+    """How the model wants its media and texts; `num_frames` replaces the stored one.
+
+    Raises:
+      ValueError: config.json names unknown inputs, or `num_frames` is not positive.
+    """
+    fields = {field.name for field in dataclasses.fields(InputConfig)}
+    if unknown := sorted(set(metadata.inputs) - fields):
+        raise ValueError(
+            f"{folder / CONFIG} has the unknown input {unknown[0]!r}; expected some of "
+            f"{sorted(fields)}."
+        )
+    inputs = InputConfig(**metadata.inputs)
+    if num_frames is None:
+        return inputs
+    if num_frames < 1:
+        raise ValueError(f"The number of frames is {num_frames}; it must be >= 1.")
+    return dataclasses.replace(inputs, num_frames=num_frames)

@@ -1,0 +1,65 @@
+"""Describes videos and images.
+
+    mplug2 caption clip.mp4 photo.jpg --checkpoint checkpoints/mine
+    mplug2 caption clips/*.mp4 --checkpoint checkpoints/mine --top-k 3 --scores --json
+
+Prints one line per file: its name, a tab, the caption; with --top-k one line per
+caption. A file that cannot be read is reported and the others are described all the
+same; the exit status is then 1.
+"""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from mplug2_jax.cli import options
+
+if TYPE_CHECKING:
+    from mplug2_jax.prediction import Prediction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command accepts."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video or image")
+    options.add_model_arguments(parser)
+    options.add_decoding_arguments(parser)
+    options.add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints captions; 1 if a file could not be read.
+
+    Raises:
+      ValueError, OSError: the checkpoint cannot be used.
+    """
+    from mplug2_jax.data.prefetch import batched, read_ahead
+    from mplug2_jax.data.video import Media
+
+    predictor = options.load_predictor(args, "caption", options.decoding_of(args))
+    status, shapes = 0, predictor.shapes([0] * len(args.files))
+    read = read_ahead(predictor.read, args.files, ahead=2 * shapes.media)
+    for first, window in enumerate(batched(read, shapes.media)):
+        usable = [(file, m) for file, m in window if isinstance(m, Media)]
+        for _, error in window:
+            if not isinstance(error, Media):
+                print(f"mplug2 caption: error: {error}", file=sys.stderr)
+                status = 1
+        captions = predictor.caption_media(
+            [m for _, m in usable], shapes, args.top_k, first * shapes.media
+        )
+        for (file, _), caption in zip(usable, captions, strict=True):
+            _show(str(file), caption, args)
+    return status
+
+
+def _show(file: str, caption: "Prediction", args: argparse.Namespace) -> None:
+    if args.json:
+        texts = [{"text": h.text, "score": h.score} for h in caption.hypotheses]
+        line: dict = {"file": file, "caption": caption.text, "score": caption.score}
+        print(json.dumps(line | ({"captions": texts} if args.top_k > 1 else {})))
+    else:
+        for text in caption.hypotheses:
+            score = f"\t{text.score:.4f}" if args.scores else ""
+            print(f"{file}\t{text.text}{score}")
+    sys.stdout.flush()

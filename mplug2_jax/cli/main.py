@@ -1,0 +1,127 @@
+"""The entry point: finds the command, reports errors, sets up the compilation cache.
+
+A command is a module of this package with `add_arguments(parser)` and `run(args)`,
+which returns the exit status; it is imported when it is called for, so that help comes
+at once. A command with `OVERRIDES = True` finds unknown arguments in `args.overrides`.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from mplug2_jax import __version__
+
+COMMANDS = {
+    "caption": "describe videos and images",
+    "ask": "answer questions about a video or an image",
+    "train": "train or fine-tune on your own data",
+    "evaluate": "score a checkpoint on annotated data",
+    "quickstart": "make a small world, train on it, show what was learned",
+    "convert": "PyTorch checkpoints to ours, and back",
+    "compare": "check a checkpoint against the outputs of another run",
+    "modules": "which modules a task uses, and how large they are",
+}
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    2 for an error that the user can mend, reported in one line on stderr (with its
+    traceback if MPLUG2_TRACEBACK is set); 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"mplug2 {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else "see `mplug2 --help`"
+        print(f"mplug2: error: there is no command {name!r}; {advice}", file=sys.stderr)
+        return 2
+    cache_compilations(os.environ)
+    try:
+        return _run(name, argv[1:])
+    except KeyboardInterrupt:
+        print(f"\nmplug2 {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, OSError) as error:
+        if os.environ.get("MPLUG2_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split())
+        print(f"mplug2 {name}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def cache_compilations(environment: MutableMapping[str, str]) -> None:
+    """Lets JAX, when it is imported, keep what it compiles between runs.
+
+    In `~/.cache/mplug2_jax` (XDG_CACHE_HOME); another JAX_COMPILATION_CACHE_DIR stays,
+    and MPLUG2_NO_CACHE=1 keeps nothing.
+    """
+    if not environment.get("MPLUG2_NO_CACHE"):
+        folder = _cache_folder(environment) / "mplug2_jax" / "compiled"
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+        # Small models are many small programs; JAX's own bound is a second.
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _cache_folder(environment: Mapping[str, str]) -> Path:
+    own = environment.get("XDG_CACHE_HOME")
+    return Path(own) if own else Path.home() / ".cache"
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = importlib.import_module(f"{__package__}.{name}")
+    parser = _parser(name, command)
+    try:
+        args, unknown = parser.parse_known_args(arguments)
+        if getattr(command, "OVERRIDES", False):
+            args.overrides = unknown
+        elif unknown:
+            parser.error(f"unknown arguments: {' '.join(unknown)}")
+    except SystemExit as stop:  # argparse has said why, or has shown its help
+        return int(stop.code or 0)
+    status = command.run(args)
+    sys.stdout.flush()
+    return status
+
+
+def _parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"mplug2 {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: mplug2 COMMAND [ARGUMENT ...]",
+            "",
+            "mPLUG-2: captions and answers for videos and images.",
+            "",
+            *lines,
+            "",
+            "`mplug2 COMMAND --help` explains a command's arguments.",
+        )
+    )

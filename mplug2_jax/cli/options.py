@@ -1,0 +1,132 @@
+"""Arguments that several commands share, and what they make of them."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # commands import JAX only when they run
+    from mplug2_jax.decoding.settings import Decoding
+    from mplug2_jax.predictor import Predictor
+    from mplug2_jax.tasks.generation import TaskName
+
+METHODS = ("beam", "greedy", "sample")
+RULES = ("upstream", "standard")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint and what it is fed with."""
+    add = parser.add_argument_group("model").add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder, or a training's work folder",
+    )
+    add(
+        "--vocab",
+        metavar="PATH",
+        help="BERT's vocab.txt, a SentencePiece .model or a tokenizer's folder "
+        "(default: the checkpoint's own)",
+    )
+    add(
+        "--num-frames",
+        type=int,
+        metavar="N",
+        help="frames per video (default: as trained)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="files, or questions, processed together (default: 8)",
+    )
+
+
+def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    """How texts are generated."""
+    add = parser.add_argument_group("decoding").add_argument
+    add("--method", choices=METHODS, default="beam", help="default: beam")
+    add("--beam-size", type=int, default=5, metavar="N", help="default: 5")
+    add(
+        "--rule",
+        choices=RULES,
+        help="of beam search (default: the checkpoint's; converted ones: upstream)",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="of --method sample (default: 1)",
+    )
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="sample from the likeliest tokens that reach this probability",
+    )
+    add("--seed", type=int, default=0, help="of --method sample (default: 0)")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is printed."""
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--top-k",
+        type=int,
+        default=1,
+        metavar="K",
+        help="print the K best texts, best first (default: 1)",
+    )
+    add("--scores", action="store_true", help="print scores behind the texts")
+    add("--json", action="store_true", help="print JSON lines")
+
+
+def load_predictor(
+    args: argparse.Namespace, task: "TaskName | None", decoding: "Decoding"
+) -> "Predictor":
+    """The predictor that the arguments describe."""
+    from mplug2_jax.predictor import Predictor
+
+    return Predictor.from_checkpoint(
+        args.checkpoint,
+        task=task,
+        vocab=args.vocab,
+        decoding=decoding,
+        num_frames=args.num_frames,
+        batch_size=args.batch_size,
+    )
+
+
+def decoding_of(args: argparse.Namespace) -> "Decoding":
+    """The decoding that the arguments describe."""
+    from mplug2_jax.decoding.settings import Decoding
+
+    return Decoding(
+        method=args.method,
+        rule=args.rule,
+        beam_size=args.beam_size,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+    )
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not blank.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not UTF-8 text, or is empty.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text; expected one text a line."
+        ) from error
+    if not (found := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"{path} is empty; expected one text a line.")
+    return found

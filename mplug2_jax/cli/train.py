@@ -1,0 +1,49 @@
+"""Fine-tunes or trains a model from a configuration file.
+
+    mplug2 train --config configs/msrvtt_caption.py --workdir runs/caption \
+        --config.train.path=train.jsonl --config.init_from=checkpoints/large
+
+Running the same command again goes on where it stopped.
+"""
+
+import argparse
+
+from absl import flags
+from ml_collections import config_flags
+
+OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Any value of the configuration is overridden by --config.NAME=VALUE."""
+    parser.add_argument("--config", required=True, metavar="FILE.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mplug2_jax.training.config import RunConfig
+    from mplug2_jax.training.loop import train
+
+    values = read_config(args.config, args.overrides).to_dict()
+    train(RunConfig.from_dict(values), args.workdir)
+    print(f"checkpoint: {args.workdir}")
+    return 0
+
+
+def read_config(path: str, overrides: list[str]):
+    """The ConfigDict of a file with --config.NAME=VALUE arguments applied.
+
+    Raises:
+      ValueError: the file has no `get_config`, or an override does not fit it.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["train", f"--config={path}", *overrides])
+        return values["config"].value
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path} with {' '.join(overrides) or 'no overrides'} is no "
+            f"configuration: {reason}"
+        ) from error

@@ -1,0 +1,355 @@
+"""Captions and answers for files: a model, its tokenizer, and how both are used.
+
+    predictor = Predictor.from_checkpoint("checkpoints/mine")
+    predictor.caption("clip.mp4").text
+    predictor.answer("clip.mp4", "what is the man doing").text
+
+Media are processed in batches of a few fixed sizes, so that little is compiled; what a
+medium gets does not depend on its batch.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Self, overload
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from mplug2_jax.batching import (
+    Encoded,
+    Shapes,
+    as_medium,
+    by_kind,
+    padded,
+    question_groups,
+    streams,
+)
+from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
+from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.prefetch import batched, read_ahead
+from mplug2_jax.data.text import strip_prompt
+from mplug2_jax.data.tokenizers import Tokenizer
+from mplug2_jax.data.video import Media, read_media
+from mplug2_jax.decoding import DecodingConfig
+from mplug2_jax.decoding.settings import Decoding, Rule
+from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.prediction import (
+    Candidates,
+    Prediction,
+    generated,
+    ranked,
+    texts_per_row,
+)
+from mplug2_jax.tasks import generation
+from mplug2_jax.tasks.generation import TaskName
+
+Item = str | os.PathLike | Media | Shaped[np.ndarray, "..."]
+Answers = Sequence[str] | Candidates | None
+
+STREAMS = 4096  # random streams of one medium's questions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model in use.
+
+    Attributes:
+      model: its modules decide what can be asked.
+      params: of those modules; compiled functions take them as an argument.
+      tokenizer: with exactly the model's vocabulary.
+      inputs: frames, lengths and prompt the model was trained with.
+      decoding: how texts are generated.
+      batch_size: media, or questions, in one device call at most.
+    """
+
+    model: MPlug2
+    params: Any
+    tokenizer: Tokenizer
+    inputs: InputConfig = InputConfig()
+    decoding: Decoding = Decoding()
+    batch_size: int = 8
+
+    def __post_init__(self):
+        """Rejects another vocabulary and lengths beyond the model's positions."""
+        text, inputs = self.model.config.text, self.inputs
+        if self.tokenizer.vocab_size != text.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {self.tokenizer.vocab_size} tokens, the model "
+                f"{text.vocab_size}: use the vocabulary it was trained with (--vocab)."
+            )
+        lengths = inputs.caption_length, inputs.question_length, inputs.answer_length
+        if max(lengths) > text.max_positions:
+            raise ValueError(
+                f"Texts of up to {max(lengths)} tokens do not fit the model's "
+                f"{text.max_positions} positions; shorten the lengths of the inputs."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"The batch size is {self.batch_size}; it must be >= 1.")
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        directory: str | os.PathLike,
+        *,
+        task: TaskName | None = None,
+        vocab: str | os.PathLike | None = None,
+        rule: Rule | None = None,
+        decoding: Decoding | None = None,
+        num_frames: int | None = None,
+        batch_size: int = 8,
+    ) -> Self:
+        """Loads a checkpoint folder, or the best one of a training's work folder.
+
+        Args:
+          task: loads only the modules of this task; None loads all there are.
+          vocab: BERT's vocab.txt, a SentencePiece .model, or a tokenizer's folder; by
+            default the checkpoint's own, for BERT's vocabulary else the hub's.
+          rule: of beam search; by default `decoding`'s, then the checkpoint's.
+          num_frames: per video; by default as trained.
+
+        Raises:
+          ValueError: no checkpoint, modules missing, or another vocabulary.
+          OSError: there is no vocabulary.
+        """
+        folder = find_checkpoint(directory)
+        stored = read_metadata(folder)
+        decoding = decoding or Decoding()
+        rule = rule or decoding.rule or stored.decoding_rule
+        decoding = dataclasses.replace(decoding, rule=rule)
+        inputs = find_inputs(folder, stored, num_frames)
+        modules = generation.needed(task, stored.modules) if task else stored.modules
+        model = MPlug2(stored.config, modules)
+        tokenizer = find_tokenizer(folder, stored, vocab)
+        # Whatever does not fit is said before gigabytes are read.
+        predictor = cls(model, None, tokenizer, inputs, decoding, batch_size)
+        return predictor.replace_params(load_checkpoint(folder, modules)[0])
+
+    def replace_params(self, params: Any) -> Self:
+        """The same model with other parameters; nothing is compiled again."""
+        return dataclasses.replace(self, params=params)
+
+    def require(self, task: TaskName) -> None:
+        """Raises ValueError if the model lacks modules that the task needs."""
+        generation.needed(task, self.model.modules)
+
+    @property
+    def can_caption(self) -> bool:
+        return not generation.missing("caption", self.model.modules)
+
+    @property
+    def can_answer(self) -> bool:
+        return not generation.missing("qa", self.model.modules)
+
+    @property
+    def caption_decoding(self) -> DecodingConfig:
+        minimum = self.decoding.min_caption_length
+        if minimum is None:
+            minimum = len(self.tokenizer.encode(self.inputs.prompt))
+        return self._search(self.inputs.caption_length, minimum)
+
+    @property
+    def answer_decoding(self) -> DecodingConfig:
+        return self._search(self.inputs.answer_length, self.decoding.min_answer_length)
+
+    def _search(self, longest: int, shortest: int) -> DecodingConfig:
+        return self.decoding.config(
+            longest,
+            shortest,
+            start_id=self.tokenizer.start_id,
+            end_id=self.tokenizer.end_id,
+            pad_id=self.tokenizer.pad_id,
+        )
+
+    @overload
+    def caption(self, media: Item, top_k: int = 1) -> Prediction: ...
+    @overload
+    def caption(self, media: Sequence[Item], top_k: int = 1) -> list[Prediction]: ...
+    def caption(self, media, top_k=1):
+        """Describes one medium or a list of media, videos and images mixed.
+
+        Args:
+          media: a path, what `read` returned, or uint8 frames: `T H W 3` is a video,
+            `H W 3` an image.
+          top_k: hypotheses per medium.
+
+        Raises:
+          ValueError: the model has no captioning, `top_k` exceeds the beam, or a
+            medium cannot be used.
+          OSError: a file cannot be read.
+        """
+        self.require("caption")
+        if not isinstance(media, list | tuple):
+            return self.caption([media], top_k)[0]
+        found: list[Prediction] = []
+        shapes = self.shapes([0] * len(media))
+        read = read_ahead(self._medium, media, ahead=2 * shapes.media)
+        for window in batched(map(_unless_error, read), shapes.media):
+            found += self.caption_media(window, shapes, top_k, len(found))
+        return found
+
+    @overload
+    def answer(
+        self, media: Item, question: str, candidates: Answers = None, top_k: int = 1
+    ) -> Prediction: ...
+    @overload
+    def answer(
+        self,
+        media: Item,
+        question: Sequence[str],
+        candidates: Answers = None,
+        top_k: int = 1,
+    ) -> list[Prediction]: ...
+    def answer(self, media, question, candidates=None, top_k=1):
+        """Answers one question or several about one medium, which is encoded once.
+
+        Args:
+          media: as for `caption`.
+          candidates: possible answers to rank; without, the answer is generated.
+          top_k: hypotheses per question.
+
+        Raises: as `caption`; ValueError for an empty question or list of candidates.
+        """
+        self.require("qa")
+        questions = [question] if isinstance(question, str) else list(question)
+        shapes = self.shapes([len(questions)])
+        (encoded,) = self.encode([self._medium(media)], shapes)
+        (found,) = self.answer_encoded(encoded, [questions], shapes, candidates, top_k)
+        return found[0] if isinstance(question, str) else found
+
+    def read(
+        self,
+        path: str | os.PathLike,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Media:
+        """Reads a file, or its segment in seconds, as the model wants it."""
+        size = self.model.config.vision.image_size
+        return read_media(path, self.inputs.num_frames, size, None, start, end)
+
+    def prepare(self, candidates: Sequence[str]) -> Candidates:
+        """Tokens of possible answers; do it once for many questions.
+
+        Raises:
+          ValueError: there are none, or one is longer than the model's positions.
+        """
+        longest = self.model.config.text.max_positions
+        return Candidates.of(candidates, self.tokenizer, longest)
+
+    def shapes(self, counts: Sequence[int]) -> Shapes:
+        """Shapes for a job, from its number of questions about each medium."""
+        return Shapes.fitting(counts, self.batch_size)
+
+    def encode(
+        self, media: Sequence[Media], shapes: Shapes, first_number: int = 0
+    ) -> list[Encoded]:
+        """Encodes media, those of one kind and size together.
+
+        Args:
+          first_number: of the first medium's random stream.
+        """
+        encoded = []
+        for places in by_kind(media):
+            image = media[places[0]].image
+            for batch in batched(places, shapes.media):
+                rows = padded(batch, shapes.media)
+                frames = np.stack([media[index].frames for index in rows])
+                vision = generation.encode(
+                    self.model, self.params, frames, is_video=not image
+                )
+                numbers = tuple(first_number + index for index in batch)
+                encoded.append(Encoded(vision, tuple(batch), numbers))
+        return encoded
+
+    def caption_media(
+        self,
+        media: Sequence[Media],
+        shapes: Shapes,
+        top_k: int = 1,
+        first_number: int = 0,
+    ) -> list[Prediction]:
+        """Captions of media that `read` returned; see `encode`."""
+        placed = {}
+        for encoded in self.encode(media, shapes, first_number):
+            captions = self.caption_encoded(encoded, top_k)
+            placed |= zip(encoded.indices, captions, strict=True)
+        return [placed[index] for index in range(len(media))]
+
+    def caption_encoded(self, encoded: Encoded, top_k: int = 1) -> list[Prediction]:
+        """Captions of the rows of `encoded` that are not padding."""
+        decoding = self.caption_decoding
+        count = texts_per_row(decoding, top_k)
+        out = generation.caption(
+            self.model,
+            decoding,
+            self.params,
+            encoded.vision,
+            jax.random.key(self.decoding.seed),
+            streams(padded(encoded.numbers, len(encoded.vision)), count),
+            count=count,
+        )
+        found = generated(out, self.tokenizer, top_k, self._bare)
+        return found[: len(encoded.indices)]
+
+    def answer_encoded(
+        self,
+        encoded: Encoded,
+        questions: Sequence[Sequence[str]],
+        shapes: Shapes,
+        candidates: Answers = None,
+        top_k: int = 1,
+    ) -> list[list[Prediction]]:
+        """Answers to any number of questions about each row of `encoded`."""
+        if candidates is not None and not isinstance(candidates, Candidates):
+            candidates = self.prepare(candidates)
+        if any(not question.strip() for asked in questions for question in asked):
+            raise ValueError("A question is empty; ask something.")
+        groups = question_groups(list(map(len, questions)), shapes.questions)
+        found: list[list[Prediction]] = [[] for _ in questions]
+        for batch in batched(groups, shapes.groups):
+            full = [padded(group, shapes.questions) for group in batch]
+            full = padded(full, shapes.groups)
+            answers = self._answer(encoded, questions, full, candidates, top_k)
+            for group, texts in zip(
+                batch, batched(answers, len(full[0])), strict=False
+            ):
+                found[group[0][0]] += texts[: len(group)]
+        return found
+
+    def _answer(self, encoded, questions, groups, candidates, top_k):
+        """One device call: groups of (row of `encoded`, question) of one size."""
+        rows = np.array([group[0][0] for group in groups])
+        places = [place for group in groups for place in group]
+        asked = [questions[row][index] for row, index in places]
+        tokens = self.inputs.questions(self.tokenizer, asked)
+        shared = self.params, encoded.vision, rows, tokens
+        if candidates is not None:
+            k = min(self.decoding.ranked, len(candidates.tokens.values))
+            out = generation.rank(self.model, k, *shared, candidates.tokens)
+            return ranked(out, candidates.texts, top_k)
+        decoding = self.answer_decoding
+        count = texts_per_row(decoding, top_k)
+        numbers = [encoded.numbers[row] * STREAMS + index for row, index in places]
+        key = jax.random.key(self.decoding.seed)
+        out = generation.answer(
+            self.model, decoding, *shared, key, streams(numbers, count), count=count
+        )
+        return generated(out, self.tokenizer, top_k)
+
+    def _bare(self, caption: str) -> str:
+        return strip_prompt(caption, self.inputs.prompt)
+
+    def _medium(self, item: Item) -> Media:
+        """A medium of the model's size."""
+        if isinstance(item, str | os.PathLike):
+            return self.read(item)
+        size = self.model.config.vision.image_size
+        return as_medium(item, size)
+
+
+def _unless_error(read: tuple[Item, Media | OSError | ValueError]) -> Media:
+    if isinstance(read[1], Media):
+        return read[1]
+    raise read[1]

@@ -1,0 +1,124 @@
+"""Files to checkpoints and back, bit for bit."""
+
+import goldens
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
+from mplug2_jax.conversion import convert_state_dict, export_state_dict
+from mplug2_jax.conversion.convert import Options, convert_file, export_checkpoint
+from mplug2_jax.models.mplug2 import MODULES
+from mplug2_jax.tasks.base import COMPOSITION
+
+KINDS = [
+    ("base", "qa"),
+    ("proj", "pretrain"),
+    ("stride", "qa"),
+    ("tdown", "caption"),
+]
+OWNER = "text_decoder.bert.embeddings.word_embeddings.weight"
+TIED = "text_decoder.cls.predictions.decoder.weight"
+
+
+def bert(name):
+    return goldens.read_json(name, "config.json")["bert"]
+
+
+def arrays(path, container="model"):
+    state = torch.load(path, weights_only=True)
+    return {k: v.numpy() for k, v in (state[container] if container else state).items()}
+
+
+@pytest.mark.parametrize("name, kind", KINDS)
+def test_a_full_file_comes_back_with_all_keys(
+    name, kind, save, torch_golden, tmp_path, same_bits
+):
+    folder, original = tmp_path / "model", goldens.state_dict(name, kind)
+    path = save({"model": torch_golden(name, kind), "epoch": 9})
+    report = convert_file(path, folder, Options(bert=bert(name), keep_dead=True))
+    assert not report.initialised and report.notes == ["other entries, left out: epoch"]
+    assert read_metadata(folder).config == goldens.config(name)
+    assert export_checkpoint(folder, tmp_path / "back.pth") == len(original)
+    same_bits(arrays(tmp_path / "back.pth"), original)
+    export_checkpoint(folder, tmp_path / "back.safetensors")
+    same_bits(load_file(tmp_path / "back.safetensors"), original)
+
+
+def test_without_dead_weights_the_live_ones_come_back_tied(
+    converted, tmp_path, same_bits
+):
+    folder, report = converted
+    assert not (folder / "dead.safetensors").exists()
+    export_checkpoint(folder, tmp_path / "back.pth")
+    original = goldens.state_dict("base")
+    live = {*report.matched, *report.tied}
+    same_bits(arrays(tmp_path / "back.pth"), {k: original[k] for k in live})
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back[TIED].data_ptr() == back[OWNER].data_ptr()
+
+
+@pytest.mark.parametrize("container", ["module", None])
+def test_container_and_prefix_come_back(
+    save, state, options, tmp_path, same_bits, container
+):
+    state = {f"module.{key}": value for key, value in state.items()}
+    path = save({container: state} if container else state)
+    convert_file(path, tmp_path / "model", options(keep_dead=True))
+    export_checkpoint(tmp_path / "model", tmp_path / "back.pth")
+    original = {f"module.{k}": v for k, v in goldens.state_dict("base").items()}
+    same_bits(arrays(tmp_path / "back.pth", container), original)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_become_float32_and_come_back(
+    save, state, options, tmp_path, kind
+):
+    key = "visual_encoder.visual.class_embedding"
+    state[key] = state[key].to(kind)
+    convert_file(save({"model": state}), tmp_path / "model", options())
+    params, metadata = load_checkpoint(tmp_path / "model")
+    assert params["vision"]["class_embedding"].dtype == np.float32
+    assert np.array_equal(params["vision"]["class_embedding"], state[key].float())
+    assert list(metadata.source["dtypes"]) == [key]
+    export_checkpoint(tmp_path / "model", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back[key].dtype == kind and torch.equal(back[key], state[key])
+
+
+def test_the_teacher_is_the_momentum_copy(save, torch_golden, tmp_path, same_bits):
+    state = torch_golden("base", "qa_distill")
+    convert_file(save({"model": state}), tmp_path / "model", Options(bert=bert("base")))
+    teacher, _ = load_checkpoint(tmp_path / "model", tree="teacher")
+    copies = {
+        key.replace("_m.", ".", 1): value.numpy()
+        for key, value in state.items()
+        if key.split(".")[0].endswith("_m")
+    }
+    expected, _, _ = convert_state_dict(copies, goldens.config("base"), MODULES)
+    same_bits(
+        export_state_dict(teacher, goldens.config("base")),
+        export_state_dict(expected, goldens.config("base")),
+    )
+
+
+def test_padding_rows_are_zero_and_cut_off_again():
+    params = goldens.params("base")
+    table = params["decoder"]["embeddings"]["word"]["embedding"]
+    assert table.shape[0] == 128 and not table[120:].any() and table[119].any()
+    assert export_state_dict(params, goldens.config("base"))[OWNER].shape[0] == 120
+
+
+def test_a_part_of_the_model_exports_its_part():
+    config, modules = goldens.config("base"), COMPOSITION["captioning"].modules
+    params, _, report = convert_state_dict(goldens.state_dict("base"), config, modules)
+    back = export_state_dict(params, config)
+    assert set(back) == {*report.matched, *report.tied}
+    assert not any(key.startswith("fusion_encoder") for key in back)
+
+
+@pytest.mark.parametrize("suffix", ["", ".onnx"])
+def test_only_known_suffixes_are_written(tmp_path, suffix):
+    with pytest.raises(ValueError, match="must end in .pth or .safetensors"):
+        export_checkpoint(tmp_path, tmp_path / f"x{suffix}")

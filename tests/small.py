@@ -1,0 +1,78 @@
+"""A small model in use: the weights of the golden `base` with a tokenizer of its size.
+
+Its outputs depend on what it sees, and every test uses the same few shapes, so that
+little is compiled.
+"""
+
+import functools
+
+import goldens
+import numpy as np
+
+from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
+from mplug2_jax.data import shapes
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.decoding.settings import Decoding
+from mplug2_jax.models.mplug2 import MODULES, MPlug2
+from mplug2_jax.predictor import Predictor
+
+FRAMES, SIZE, BEAM = 4, 28, 4
+# Lengths of the goldens; a prompt of one token makes captions at least two long.
+INPUTS = InputConfig(
+    num_frames=FRAMES,
+    caption_length=9,
+    question_length=6,
+    answer_length=9,
+    prompt="w7",
+)
+DECODING = Decoding(rule="upstream", beam_size=BEAM)
+QUESTIONS = ("w91 w23", "w10 w6 w5", "w44")
+
+
+@functools.cache
+def tokenizer() -> WordPieceTokenizer:
+    """120 pieces with the special ones at BERT's places."""
+    pieces = [f"w{index}" for index in range(120)]
+    pieces[0] = "[PAD]"
+    pieces[100:104] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return WordPieceTokenizer.from_vocab(pieces)
+
+
+def predictor(batch_size: int = 2, decoding: Decoding = DECODING) -> Predictor:
+    model = MPlug2(goldens.config("base"), MODULES)
+    params = goldens.params("base")
+    return Predictor(model, params, tokenizer(), INPUTS, decoding, batch_size)
+
+
+def metadata(modules=MODULES, **changed) -> Metadata:
+    inputs = {name: getattr(INPUTS, name) for name in vars(INPUTS)}
+    config = goldens.config("base")
+    return Metadata(config, modules, "upstream", inputs=inputs | changed)
+
+
+def save(directory, modules=MODULES, with_tokenizer=True):
+    """Writes it as a checkpoint; returns the folder."""
+    save_checkpoint(
+        directory,
+        goldens.params("base", modules),
+        metadata(modules),
+        tokenizer=tokenizer() if with_tokenizer else None,
+    )
+    return directory
+
+
+def clip(index: int) -> np.ndarray:
+    """Frames of a synthetic clip."""
+    scene = shapes.make_scene(shapes.scene_rng("test", 0, index))
+    return shapes.render(scene, FRAMES, SIZE)
+
+
+def write_clips(folder, count: int) -> list[str]:
+    """The first clips as mp4 files."""
+    paths = []
+    for index in range(count):
+        path = folder / f"clip{index}.mp4"
+        path.write_bytes(shapes.encode_mp4(clip(index)))
+        paths.append(str(path))
+    return paths
