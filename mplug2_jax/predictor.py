@@ -185,9 +185,9 @@ class Predictor:
             return self.caption([media], top_k)[0]
         found: list[Prediction] = []
         shapes = self.shapes([0] * len(media))
-        read = read_ahead(self._medium, media, ahead=2 * shapes.media)
-        for window in batched(map(_unless_error, read), shapes.media):
-            found += self.caption_media(window, shapes, top_k, len(found))
+        with read_ahead(self._medium, media, ahead=2 * shapes.media) as read:
+            for window in batched(map(_unless_error, read), shapes.media):
+                found += self.caption_media(window, shapes, top_k, len(found))
         return found
 
     @overload

@@ -116,7 +116,5 @@ def params(name: str, modules: tuple[str, ...] | None = None):
     from mplug2_jax.conversion import convert_state_dict
     from mplug2_jax.models.mplug2 import MODULES
 
-    converted = convert_state_dict(
-        state_dict(name), config(name), modules or MODULES
-    )
+    converted = convert_state_dict(state_dict(name), config(name), modules or MODULES)
     return converted[0]

@@ -37,20 +37,20 @@ def run(args: argparse.Namespace) -> int:
     from mplug2_jax.data.video import Media
 
     predictor = options.load_predictor(args, "caption", options.decoding_of(args))
-    status, shapes = 0, predictor.shapes([0] * len(args.files))
-    read = read_ahead(predictor.read, args.files, ahead=2 * shapes.media)
-    for first, window in enumerate(batched(read, shapes.media)):
-        usable = [(file, m) for file, m in window if isinstance(m, Media)]
-        for _, error in window:
-            if not isinstance(error, Media):
-                print(f"mplug2 caption: error: {error}", file=sys.stderr)
-                status = 1
-        captions = predictor.caption_media(
-            [m for _, m in usable], shapes, args.top_k, first * shapes.media
-        )
-        for (file, _), caption in zip(usable, captions, strict=True):
-            _show(str(file), caption, args)
-    return status
+    shapes = predictor.shapes([0] * len(args.files))
+    done = bad = 0
+    with read_ahead(predictor.read, args.files, ahead=2 * shapes.media) as read:
+        for window in batched(read, shapes.media):
+            usable = [(file, m) for file, m in window if isinstance(m, Media)]
+            for _, error in window:
+                if not isinstance(error, Media):
+                    print(f"mplug2 caption: error: {error}", file=sys.stderr)
+            media = [medium for _, medium in usable]
+            captions = predictor.caption_media(media, shapes, args.top_k, done)
+            for (file, _), caption in zip(usable, captions, strict=True):
+                _show(str(file), caption, args)
+            done, bad = done + len(window), bad + len(window) - len(usable)
+    return 1 if bad else 0
 
 
 def _show(file: str, caption: "Prediction", args: argparse.Namespace) -> None:

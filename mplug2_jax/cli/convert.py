@@ -69,8 +69,12 @@ def run(args: argparse.Namespace) -> int:
       ValueError: the arguments or the weights do not fit.
       OSError: a file cannot be read or written.
     """
+    import jax
+
     from mplug2_jax.conversion.convert import ConversionError, convert_file, join_files
 
+    # Nothing is computed that an accelerator would help with, and it may be in use.
+    jax.config.update("jax_platforms", "cpu")
     source, clip, bert = args.source, args.clip, args.bert
     if source is not None and source.is_dir():
         return _export(args)

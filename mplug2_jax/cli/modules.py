@@ -46,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
         tasks = {args.task: COMPOSITION[args.task]}
     config = preset(args.size)
     sizes = {row.modules: module_sizes(config, row.modules) for row in tasks.values()}
-    rows: list[tuple[str, ...]] = [
-        ("task", *MODULES, "total", "universal reads", "head, loss")
-    ]
+    header = ("task", *MODULES, "total", "universal reads", "head, loss")
+    rows: list[tuple[str, ...]] = [header]
     for name, row in tasks.items():
         counts = sizes[row.modules]
         cells = [_millions(counts[m]) if m in counts else "-" for m in MODULES]

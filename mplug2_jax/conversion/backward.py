@@ -1,6 +1,5 @@
 """From our parameters to PyTorch tensors, by the same table."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -12,8 +11,6 @@ from mplug2_jax.conversion import upstream
 from mplug2_jax.conversion.names import Spelling
 from mplug2_jax.conversion.rules import Slot, expand
 from mplug2_jax.models.config import MPlug2Config
-
-KEPT_LEAVES = 3  # a packed projection is read from three
 
 
 def plan_export(
@@ -64,14 +61,14 @@ def export_state_dict(
 
 
 class _Leaves:
-    """Our leaves by path; the last few that were read stay at hand."""
+    """Our leaves by path; those of the latest tensor stay at hand for the next one."""
 
     def __init__(self, params: Tree):
         self.flat = {
             path: leaf if isinstance(leaf, LazyArray) else LazyArray.of(leaf)
             for path, leaf in flatten(params).items()
         }
-        self.read = functools.lru_cache(KEPT_LEAVES)(lambda p: self.flat[p].read())
+        self.kept: dict[str, np.ndarray] = {}
 
     def tensor(self, slots: list[Slot], dtype: str | None) -> LazyArray:
         """The source tensor that `slots`, one or three of them, came from."""
@@ -80,8 +77,17 @@ class _Leaves:
         kind = np.dtype(dtype or leaf.dtype)
 
         def read():
-            parts = [slot.view(self.read(slot.target)) for slot in slots]
+            self._keep([slot.target for slot in slots])
+            parts = [slot.view(self.kept[slot.target]) for slot in slots]
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
             return np.ascontiguousarray(whole, kind)
 
         return LazyArray(shape, kind, read)
+
+    def _keep(self, paths: list[str]) -> None:
+        """Reads these leaves, the layers of a stack being asked for in a row."""
+        for path in set(self.kept) - set(paths):
+            del self.kept[path]
+        for path in paths:
+            if path not in self.kept:
+                self.kept[path] = self.flat[path].read()

@@ -1,10 +1,11 @@
 """The safetensors format: an 8-byte length, a JSON header, then raw tensors.
 
-Written here because it is small, and so that tensors stream: reading maps the file,
-writing holds one tensor at a time.
+Written here because it is small, and so that tensors stream: reading and writing hold
+one of them at a time.
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def is_safetensors(start: bytes) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, LazyArray]:
-    """The tensors of a file, as views of the mapped file.
+    """The tensors of a file, each read when it is asked for.
 
     Raises:
       ValueError: the file is truncated or its header is damaged.
@@ -64,21 +65,26 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
             f"{path} is truncated or damaged: {size} bytes found, its header says "
             f"{expected}; fetch the file again."
         )
-    if not ends or max(ends) == 0:
-        return {}
-    data = np.memmap(path, np.uint8, "r", offset=8 + length)
-    return {name: _tensor(data, path, name, e) for name, e in entries.items()}
+    return {name: _tensor(path, name, 8 + length, e) for name, e in entries.items()}
 
 
-def _tensor(data: np.ndarray, path: Path, name: str, entry) -> LazyArray:
+def _tensor(path: Path, name: str, start: int, entry) -> LazyArray:
     if entry["dtype"] not in _TYPES:
         raise ValueError(
             f"{path}: {name} is of type {entry['dtype']}; expected one of "
             f"{sorted(_TYPES)}."
         )
     dtype, shape = _TYPES[entry["dtype"]], tuple(entry["shape"])
-    start, end = entry["data_offsets"]
-    return LazyArray(shape, dtype, lambda: data[start:end].view(dtype).reshape(shape))
+    offset = start + entry["data_offsets"][0]
+
+    def read():
+        # Not mapped: pages of a mapped file would count as memory until it is closed.
+        array = np.fromfile(
+            path, np.uint8, math.prod(shape) * dtype.itemsize, "", offset
+        )
+        return array.view(dtype).reshape(shape)
+
+    return LazyArray(shape, dtype, read)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, LazyArray]) -> None:

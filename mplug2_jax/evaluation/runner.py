@@ -105,18 +105,12 @@ def evaluate(
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
     job = _Job.of(predictor, examples, _tasks(predictor, examples, tasks), candidates)
     read = read or (lambda e: predictor.read(e.media, e.start, e.end))
-    found = read_ahead(read, job.examples, 2 * job.shapes.media, workers)
-    done = 0
-    for window in batched(found, job.shapes.media):
-        usable = [(e, m) for e, m in window if isinstance(m, Media)]
-        for example, error in window:
-            if not isinstance(error, Media):
-                job.skip(example, error)
-        media = [_middle_frame(m) if single_frame else m for _, m in usable]
-        for encoded in predictor.encode(media, job.shapes, done):
-            job.run(encoded, [usable[index][0] for index in encoded.indices])
-        done += len(window)
-        progress(done, len(job.examples))
+    with read_ahead(read, job.examples, 2 * job.shapes.media, workers) as found:
+        done = 0
+        for window in batched(found, job.shapes.media):
+            job.run(window, done, single_frame)
+            done += len(window)
+            progress(done, len(job.examples))
     return job.results(time.monotonic() - start)
 
 
@@ -150,27 +144,37 @@ class _Job:
             candidates = predictor.prepare(candidates)
         return cls(predictor, chosen, tasks, candidates, predictor.shapes(counts))
 
-    def skip(self, example: Example, error: Exception) -> None:
-        logging.warning("%s left out: %s", example.id, error)
-        self.skipped[example.id] = str(error)
+    def run(self, window: Sequence[tuple], first_number: int, single: bool) -> None:
+        """Captions and answers for examples with their media, or why there is none."""
+        usable = [(e, medium) for e, medium in window if isinstance(medium, Media)]
+        for example, error in window:
+            if not isinstance(error, Media):
+                logging.warning("%s left out: %s", example.id, error)
+                self.skipped[example.id] = str(error)
+        media = [_middle_frame(medium) if single else medium for _, medium in usable]
+        for encoded in self.predictor.encode(media, self.shapes, first_number):
+            examples = [usable[index][0] for index in encoded.indices]
+            if "caption" in self.tasks and any(e.captions for e in examples):
+                self._caption(encoded, examples)
+            if "qa" in self.tasks:
+                self._answer(encoded, examples)
 
-    def run(self, encoded: Encoded, examples: Sequence[Example]) -> None:
-        """Captions and answers for one device batch."""
-        if "caption" in self.tasks and any(e.captions for e in examples):
-            captions = self.predictor.caption_encoded(encoded)
-            for example, caption in zip(examples, captions, strict=True):
-                if example.captions:
-                    self.captions[example.id] = _caption_record(example, caption)
-        if "qa" in self.tasks:
-            asked = [[qa.question for qa in e.questions] for e in examples]
-            answers = self.predictor.answer_encoded(
-                encoded, asked, self.shapes, self.candidates
-            )
-            for example, found in zip(examples, answers, strict=True):
-                self.answers[example.id] = [
-                    _answer_record(example, qa, answer)
-                    for qa, answer in zip(example.questions, found, strict=True)
-                ]
+    def _caption(self, encoded: Encoded, examples: Sequence[Example]) -> None:
+        captions = self.predictor.caption_encoded(encoded)
+        for example, caption in zip(examples, captions, strict=True):
+            if example.captions:
+                self.captions[example.id] = _caption_record(example, caption)
+
+    def _answer(self, encoded: Encoded, examples: Sequence[Example]) -> None:
+        asked = [[qa.question for qa in example.questions] for example in examples]
+        answers = self.predictor.answer_encoded(
+            encoded, asked, self.shapes, self.candidates
+        )
+        for example, found in zip(examples, answers, strict=True):
+            self.answers[example.id] = [
+                _answer_record(example, qa, answer)
+                for qa, answer in zip(example.questions, found, strict=True)
+            ]
 
     def results(self, seconds: float) -> Results:
         if len(self.skipped) == len(self.examples):

@@ -134,7 +134,9 @@ class VisionBlock(nn.Module):
         x = x + DropPath()(branch, drop_path)
         x = temporal(x, "local_temporal_2")
         branch = layer_norm(config.layer_norm_eps, numerics, name="mlp_norm")(x)
-        branch = Mlp(config.mlp_dim, quick_gelu, config.kernel_init, numerics, name="mlp")(branch)
+        branch = Mlp(
+            config.mlp_dim, quick_gelu, config.kernel_init, numerics, name="mlp"
+        )(branch)
         x = x + DropPath()(branch, drop_path)
         return constrain(x), None
 

@@ -1,5 +1,7 @@
 """The training loop: reads top to bottom, and again after an interruption."""
 
+import contextlib
+import ctypes
 import dataclasses
 import json
 from pathlib import Path
@@ -47,6 +49,8 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
       ValueError: the configuration, the data or the starting checkpoint do not fit.
     """
     workdir = Path(workdir)
+    if jax.default_backend() == "cpu":
+        _keep_freed_memory()
     examples = _examples(config.train)
     validation = _examples(config.validation)
     tokenizer = _tokenizer(config)
@@ -100,6 +104,19 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
     evaluator.save("final", state.params)
     writer.close()
     return results
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc reuse a step's buffers instead of returning them to the kernel.
+
+    XLA allocates its temporaries anew each step; fetching and zeroing their pages took
+    a fifth of the tiny preset's CPU time. Elsewhere than on glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        # malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
+        for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
+            mallopt(option, value)
 
 
 def _mean(metrics: list[dict[str, Any]]) -> dict[str, float]:

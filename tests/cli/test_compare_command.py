@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outputs(checkpoint):
-    """The model's outputs, computed once per task."""
+    """The model's outputs on the golden's inputs, computed once per task."""
     run_model = reference.run_model  # the real one, whatever a test puts there
     return functools.cache(
         lambda task: run_model(checkpoint, task, goldens.arrays("proj"))
@@ -30,40 +30,26 @@ def outputs(checkpoint):
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Writes the golden's arrays, some of them changed or removed."""
-
-    def arrays(remove=(), **changes):
-        kept = {**goldens.arrays("proj"), **changes}
-        np.savez(
-            tmp_path / "io.npz", **{k: v for k, v in kept.items() if k not in remove}
-        )
-        return str(tmp_path / "io.npz")
-
-    return arrays
-
-
-@pytest.fixture
-def run(checkpoint, monkeypatch):
-    """Runs the command; returns its exit status."""
+def run(checkpoint, tmp_path, monkeypatch):
+    """Compares with the golden's arrays, some changed or removed; the exit status."""
     monkeypatch.setenv("MPLUG2_NO_CACHE", "1")
 
-    def command(task, path, *options):
-        line = ["--checkpoint", str(checkpoint), "--task", task, "--reference", path]
-        return main(["compare", *line, *options])
+    def command(task, *options, remove=(), **changes):
+        arrays = {**goldens.arrays("proj"), **changes}
+        kept = {key: value for key, value in arrays.items() if key not in remove}
+        np.savez(tmp_path / "io.npz", **kept)
+        files = ["--checkpoint", str(checkpoint), "--reference"]
+        line = [*files, str(tmp_path / "io.npz"), "--task", task, *options]
+        return main(["compare", *line])
 
     return command
 
 
 @pytest.fixture
-def compare(run, write, outputs, monkeypatch):
-    """The same for changed arrays, with the outputs of the unchanged inputs."""
+def compare(run, outputs, monkeypatch):
+    """The same where no input is changed."""
     monkeypatch.setattr(reference, "run_model", lambda _, task, __: outputs(task))
-
-    def command(task, *options, remove=(), **changes):
-        return run(task, write(remove, **changes), *options)
-
-    return command
+    return run
 
 
 @pytest.mark.parametrize(
@@ -73,8 +59,8 @@ def compare(run, write, outputs, monkeypatch):
         ("qa", "question_states fusion_image fusion_text answer_logits qa_loss"),
     ],
 )
-def test_the_official_outputs(run, write, capsys, task, tensors):
-    assert run(task, write()) == 0
+def test_the_official_outputs(compare, capsys, task, tensors):
+    assert compare(task) == 0
     lines = capsys.readouterr().out.splitlines()
     verdicts = {line.split()[0]: line.split()[-1] for line in lines[:-1]}
     assert len(verdicts) == 5 and {verdicts[name] for name in tensors.split()} == {"ok"}
@@ -109,8 +95,8 @@ def test_only_what_the_file_has(compare, capsys):
         ({"qa_video": np.zeros((3, 3, 2, 28, 28))}, "checkpoint expects (B, 3, T, 42"),
     ],
 )
-def test_references_that_do_not_fit(run, write, capsys, changes, sentence):
-    assert run("qa", write(**changes)) == 2
+def test_references_that_do_not_fit(run, capsys, changes, sentence):
+    assert run("qa", **changes) == 2
     assert sentence in capsys.readouterr().err
 
 
@@ -120,7 +106,9 @@ def test_outputs_of_another_size(compare, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"hello"])
-def test_no_npz(run, tmp_path, capsys, content):
-    (tmp_path / "io.npz").write_bytes(content)
-    assert run("qa", str(tmp_path / "io.npz")) == 2
+def test_no_npz(checkpoint, tmp_path, capsys, content):
+    path = tmp_path / "io.npz"
+    path.write_bytes(content)
+    line = ["--checkpoint", str(checkpoint), "--reference", str(path), "--task", "qa"]
+    assert main(["compare", *line]) == 2
     assert "is not an .npz file" in capsys.readouterr().err

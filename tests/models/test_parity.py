@@ -29,14 +29,18 @@ TRAIN_RTOL = 1e-3
 
 def caption_batch(name):
     stored = goldens.arrays(name)
-    caption = Tokens(jnp.array(stored["caption_ids"]), jnp.array(stored["caption_mask"]))
+    caption = Tokens(
+        jnp.array(stored["caption_ids"]), jnp.array(stored["caption_mask"])
+    )
     return MultimodalBatch(frames=goldens.frames(stored["video"]), caption=caption)
 
 
 def qa_batch(name):
     stored = goldens.arrays(name)
     tokens = {
-        kind: Tokens(jnp.array(stored[f"{kind}_ids"]), jnp.array(stored[f"{kind}_mask"]))
+        kind: Tokens(
+            jnp.array(stored[f"{kind}_ids"]), jnp.array(stored[f"{kind}_mask"])
+        )
         for kind in ("question", "answer")
     }
     weights = jnp.ones(len(stored["answer_ids"]))
@@ -125,8 +129,10 @@ def test_single_modules(name):
 
 @functools.cache
 def value_and_grad(name, kind):
-    task = captioning(name) if kind == "caption" else QuestionAnswering(
-        goldens.config(name)
+    task = (
+        captioning(name)
+        if kind == "caption"
+        else QuestionAnswering(goldens.config(name))
     )
     batch = caption_batch(name) if kind == "caption" else qa_batch(name)
     run = jax.jit(jax.value_and_grad(lambda p: task.loss(p, batch)[0]))
@@ -204,6 +210,8 @@ def test_six_training_steps(name):
 def test_parameters_exist_only_for_modules_used():
     paths = {
         keystr(path, simple=True, separator="/")
-        for path, _ in tree_leaves_with_path(goldens.params("base", captioning("base").modules))
+        for path, _ in tree_leaves_with_path(
+            goldens.params("base", captioning("base").modules)
+        )
     }
     assert not any(path.startswith(("text/", "fusion/")) for path in paths)

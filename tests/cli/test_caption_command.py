@@ -1,0 +1,77 @@
+"""`mplug2 caption` on real files."""
+
+import json
+
+import pytest
+import small
+from PIL import Image
+
+SMALL = ("--batch-size", 2, "--beam-size", small.BEAM)
+
+
+@pytest.fixture(scope="module")
+def captions(clips):
+    return [caption.text for caption in small.predictor().caption(clips)]
+
+
+def test_one_line_per_file(mplug2, checkpoint, clips, captions):
+    status, lines, _ = mplug2("caption", *clips, "--checkpoint", checkpoint, *SMALL)
+    assert status == 0
+    assert lines == [f"{c}\t{text}" for c, text in zip(clips, captions, strict=True)]
+
+
+def test_json_with_the_best_few(mplug2, checkpoint, clips, captions):
+    arguments = ("caption", *clips, "--checkpoint", checkpoint, *SMALL)
+    _, lines, _ = mplug2(*arguments, "--json", "--top-k", 3)
+    found = [json.loads(line) for line in lines]
+    assert [item["file"] for item in found] == clips
+    assert [item["caption"] for item in found] == captions
+    for item in found:
+        scores = [text["score"] for text in item["captions"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        assert item["score"] == scores[0] < 0
+    _, lines, _ = mplug2(*arguments, "--scores", "--top-k", 2)
+    assert len(lines) == 6
+    file, text, score = lines[0].split("\t")
+    assert (file, text) == (clips[0], captions[0])
+    assert float(score) == pytest.approx(found[0]["score"], abs=1e-3)
+
+
+def test_a_bad_file_does_not_stop_the_others(
+    mplug2, checkpoint, clips, captions, tmp_path
+):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing that FFmpeg knows")
+    files = [clips[0], bad, clips[1], tmp_path / "none.mp4", clips[2]]
+    status, lines, errors = mplug2(
+        "caption", *files, "--checkpoint", checkpoint, *SMALL
+    )
+    assert status == 1
+    assert [line.split("\t")[1] for line in lines] == captions
+    assert len(errors.strip().splitlines()) == 2
+    assert "bad.mp4" in errors and "none.mp4" in errors
+
+
+def test_rules_and_methods_are_chosen(mplug2, checkpoint, clips):
+    arguments = ("caption", clips[0], "--checkpoint", checkpoint, "--scores")
+    beams = mplug2(*arguments, "--beam-size", small.BEAM, "--rule", "standard")
+    sampled = mplug2(*arguments, "--method", "sample", "--seed", 5)
+    assert beams[0] == sampled[0] == 0
+    assert beams[1] != sampled[1]
+    assert sampled[1] == mplug2(*arguments, "--method", "sample", "--seed", 5)[1]
+
+
+def test_errors_are_one_line(mplug2, checkpoint, clips, tmp_path):
+    status, lines, error = mplug2("caption", clips[0], "--checkpoint", tmp_path / "no")
+    assert (status, lines) == (2, [])
+    assert error.startswith("mplug2 caption: error: There is no checkpoint at")
+    status, _, error = mplug2(
+        "caption", clips[0], "--checkpoint", checkpoint, "--top-k", 9
+    )
+    assert status == 2 and "there are 1 to 5" in error
+    photo = tmp_path / "photo.gif.txt"
+    Image.new("RGB", (8, 8)).save(photo, format="GIF")
+    status, _, error = mplug2(
+        "caption", photo, "--checkpoint", checkpoint, "--num-frames", 0
+    )
+    assert status == 2 and "number of frames is 0" in error

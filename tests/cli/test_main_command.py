@@ -1,0 +1,129 @@
+"""The entry point: help, errors, the compilation cache."""
+
+import argparse
+import subprocess
+import sys
+import types
+
+import pytest
+
+from mplug2_jax.cli import main as entry
+from mplug2_jax.cli.main import COMMANDS, cache_compilations, main
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Puts a function in the place of the command `modules`."""
+
+    def put(run, **extra):
+        module = types.ModuleType("mplug2_jax.cli.modules")
+        module.__doc__ = "Explains itself."
+        module.add_arguments = lambda parser: parser.add_argument("--number", type=int)
+        module.run = run
+        vars(module).update(extra)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    monkeypatch.setattr(entry, "cache_compilations", lambda environment: None)
+    return put
+
+
+def raises(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+def test_help_lists_all_commands(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown and line in shown for name, line in COMMANDS.items())
+    assert main([]) == 2
+
+
+def test_help_and_its_kin_do_not_wait_for_jax():
+    program = (
+        "import sys; from mplug2_jax.cli.main import main\n"
+        "assert main(['--help']) == main(['caption', '--help']) == 0\n"
+        "assert main(['evaluate', '--help']) == main(['ask', '--help']) == 0\n"
+        "assert main(['no-such']) == 2\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_exists_and_explains_itself(capsys):
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert f"usage: mplug2 {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_gets_a_suggestion(capsys):
+    assert main(["captoin"]) == 2
+    assert "did you mean 'caption'?" in capsys.readouterr().err
+    assert main(["xyz"]) == 2
+    assert "see `mplug2 --help`" in capsys.readouterr().err
+
+
+def test_the_status_is_the_commands(command):
+    seen = []
+    command(lambda args: seen.append(args.number) or 7)
+    assert main(["modules", "--number", "5"]) == 7
+    assert seen == [5]
+
+
+def test_wrong_arguments(command, capsys):
+    command(raises(AssertionError))
+    assert main(["modules", "--number", "x"]) == 2
+    assert main(["modules", "--other", "1"]) == 2
+    assert "unknown arguments: --other 1" in capsys.readouterr().err
+
+
+def test_overrides_go_to_commands_that_take_them(command):
+    seen = []
+
+    def run(args: argparse.Namespace):
+        seen.extend(args.overrides)
+        return 0
+
+    command(run, OVERRIDES=True)
+    assert main(["modules", "--number", "5", "--config.steps=3"]) == 0
+    assert seen == ["--config.steps=3"]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad\n  size"), FileNotFoundError("bad size")]
+)
+def test_a_users_error_is_one_line(command, capsys, error, monkeypatch):
+    command(raises(error))
+    assert main(["modules"]) == 2
+    assert capsys.readouterr().err == "mplug2 modules: error: bad size\n"
+    monkeypatch.setenv("MPLUG2_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["modules"])
+
+
+def test_an_error_of_ours_is_not_hidden(command):
+    command(raises(TypeError("ours")))
+    with pytest.raises(TypeError, match="ours"):
+        main(["modules"])
+
+
+def test_interrupted(command, capsys):
+    command(raises(KeyboardInterrupt()))
+    assert main(["modules"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_compilation_cache(tmp_path):
+    fresh = {"XDG_CACHE_HOME": str(tmp_path)}
+    cache_compilations(fresh)
+    folder = fresh["JAX_COMPILATION_CACHE_DIR"]
+    assert folder == str(tmp_path / "mplug2_jax" / "compiled")
+    own = {"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}
+    cache_compilations(own)
+    assert own["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+    off = {"MPLUG2_NO_CACHE": "1"}
+    cache_compilations(off)
+    assert "JAX_COMPILATION_CACHE_DIR" not in off
