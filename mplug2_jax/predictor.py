@@ -214,6 +214,7 @@ class Predictor:
         """
         self.require("qa")
         questions = [question] if isinstance(question, str) else list(question)
+        candidates = self._checked([questions], candidates, top_k)
         shapes = self.shapes([len(questions)])
         (encoded,) = self.encode([self._medium(media)], shapes)
         (found,) = self.answer_encoded(encoded, [questions], shapes, candidates, top_k)
@@ -271,6 +272,7 @@ class Predictor:
         first_number: int = 0,
     ) -> list[Prediction]:
         """Captions of media that `read` returned; see `encode`."""
+        texts_per_row(self.caption_decoding, top_k)  # or an error, before the work
         placed = {}
         for encoded in self.encode(media, shapes, first_number):
             captions = self.caption_encoded(encoded, top_k)
@@ -302,10 +304,7 @@ class Predictor:
         top_k: int = 1,
     ) -> list[list[Prediction]]:
         """Answers to any number of questions about each row of `encoded`."""
-        if candidates is not None and not isinstance(candidates, Candidates):
-            candidates = self.prepare(candidates)
-        if any(not question.strip() for asked in questions for question in asked):
-            raise ValueError("A question is empty; ask something.")
+        candidates = self._checked(questions, candidates, top_k)
         groups = question_groups(list(map(len, questions)), shapes.questions)
         found: list[list[Prediction]] = [[] for _ in questions]
         for batch in batched(groups, shapes.groups):
@@ -317,6 +316,16 @@ class Predictor:
             ):
                 found[group[0][0]] += texts[: len(group)]
         return found
+
+    def _checked(self, questions, candidates: Answers, top_k) -> Candidates | None:
+        """The candidates' tokens; ValueError for what cannot be asked."""
+        if any(not question.strip() for asked in questions for question in asked):
+            raise ValueError("A question is empty; ask something.")
+        if candidates is None:
+            texts_per_row(self.answer_decoding, top_k)
+        elif not isinstance(candidates, Candidates):
+            candidates = self.prepare(candidates)
+        return candidates
 
     def _answer(self, encoded, questions, groups, candidates, top_k):
         """One device call: groups of (row of `encoded`, question) of one size."""

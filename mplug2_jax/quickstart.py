@@ -72,8 +72,8 @@ def run_config(budget: Budget, data: Path, vocab: Path) -> RunConfig:
             keep_clips=True,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=1.5e-3,
-            vision_learning_rate=1.5e-3,
+            learning_rate=1e-3,
+            vision_learning_rate=1e-3,
             b2=0.98,
             warmup_steps=100,
             end_learning_rate=1e-5,

@@ -7,6 +7,7 @@ little is compiled.
 import functools
 
 import goldens
+import jax
 import numpy as np
 
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
@@ -24,9 +25,10 @@ INPUTS = InputConfig(
     caption_length=9,
     question_length=6,
     answer_length=9,
-    prompt="w7",
+    prompt="about",
 )
 DECODING = Decoding(rule="upstream", beam_size=BEAM)
+RANKING = Decoding(ranked=5)  # of a dozen candidates, as the goldens do
 QUESTIONS = ("w91 w23", "w10 w6 w5", "w44")
 
 
@@ -34,15 +36,20 @@ QUESTIONS = ("w91 w23", "w10 w6 w5", "w44")
 def tokenizer() -> WordPieceTokenizer:
     """120 pieces with the special ones at BERT's places."""
     pieces = [f"w{index}" for index in range(120)]
-    pieces[0] = "[PAD]"
+    pieces[0], pieces[7] = "[PAD]", "about"
     pieces[100:104] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     return WordPieceTokenizer.from_vocab(pieces)
 
 
+@functools.cache
+def params():
+    """On the first device, where loading puts them too, so that code is shared."""
+    return jax.device_put(goldens.params("base"), jax.devices()[0])
+
+
 def predictor(batch_size: int = 2, decoding: Decoding = DECODING) -> Predictor:
     model = MPlug2(goldens.config("base"), MODULES)
-    params = goldens.params("base")
-    return Predictor(model, params, tokenizer(), INPUTS, decoding, batch_size)
+    return Predictor(model, params(), tokenizer(), INPUTS, decoding, batch_size)
 
 
 def metadata(modules=MODULES, **changed) -> Metadata:

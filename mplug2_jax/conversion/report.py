@@ -9,7 +9,7 @@ from typing import Any
 
 from mplug2_jax.conversion.rules import Match, Shape
 
-LISTED = 20  # names per list in the text; the JSON has all of them
+LISTED = 40  # lines per list in the text; the JSON has all names
 
 
 @dataclasses.dataclass
@@ -107,11 +107,17 @@ def _some(names: Iterable[str], count: int) -> str:
 
 
 def _listing(title: str, names: Iterable[str]) -> list[str]:
-    names = list(names)
-    lines = [f"{title} ({len(names)}):", *(f"  {n}" for n in names[:LISTED])]
-    if len(names) > LISTED:
-        lines.append(f"  ... and {len(names) - LISTED} more")
-    return lines if names else []
+    """The names, those of several layers in one line."""
+    groups = defaultdict(list)
+    for name in names:
+        groups[re.sub(r"\.\d+\.", ".*.", name)].append(name)
+    lines = [
+        f"  {group[0]}" if len(group) == 1 else f"  {pattern} ({len(group)})"
+        for pattern, group in groups.items()
+    ]
+    if len(lines) > LISTED:
+        lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
+    return [f"{title} ({sum(map(len, groups.values()))}):", *lines] if lines else []
 
 
 def _by_reason(title: str, keys: Mapping[str, str]) -> list[str]:

@@ -1,17 +1,21 @@
 """`mplug2 caption` on real files."""
 
+import argparse
 import json
 
 import pytest
 import small
 from PIL import Image
 
+from mplug2_jax.cli import caption, options
+from mplug2_jax.decoding.settings import Decoding
+
 SMALL = ("--batch-size", 2, "--beam-size", small.BEAM)
 
 
 @pytest.fixture(scope="module")
 def captions(clips):
-    return [caption.text for caption in small.predictor().caption(clips)]
+    return [found.text for found in small.predictor().caption(clips)]
 
 
 def test_one_line_per_file(mplug2, checkpoint, clips, captions):
@@ -52,13 +56,17 @@ def test_a_bad_file_does_not_stop_the_others(
     assert "bad.mp4" in errors and "none.mp4" in errors
 
 
-def test_rules_and_methods_are_chosen(mplug2, checkpoint, clips):
-    arguments = ("caption", clips[0], "--checkpoint", checkpoint, "--scores")
-    beams = mplug2(*arguments, "--beam-size", small.BEAM, "--rule", "standard")
-    sampled = mplug2(*arguments, "--method", "sample", "--seed", 5)
-    assert beams[0] == sampled[0] == 0
-    assert beams[1] != sampled[1]
-    assert sampled[1] == mplug2(*arguments, "--method", "sample", "--seed", 5)[1]
+def test_rules_and_methods_are_chosen():
+    parser = argparse.ArgumentParser()
+    caption.add_arguments(parser)
+    given = ["a.mp4", "--checkpoint", "x", "--method", "sample", "--top-p", "0.9"]
+    given += ["--temperature", "0.7", "--seed", "5", "--beam-size", "2"]
+    decoding = options.decoding_of(parser.parse_args([*given, "--rule", "standard"]))
+    assert decoding == Decoding(
+        "sample", "standard", beam_size=2, temperature=0.7, top_p=0.9, seed=5
+    )
+    default = options.decoding_of(parser.parse_args(given[:3]))
+    assert default == Decoding()
 
 
 def test_errors_are_one_line(mplug2, checkpoint, clips, tmp_path):

@@ -15,7 +15,10 @@ def annotate(path, clips, texts):
     with path.open("w") as file:
         for index, (clip, text) in enumerate(zip(clips, texts, strict=True)):
             caption = text if index == 0 else "w0 w1 w2 w3"
-            asked = [{"question": "w44", "answer": "w0", "kind": f"k{index % 2}"}]
+            asked = [
+                {"question": question, "answer": "w0", "kind": f"k{index % 2}"}
+                for question in small.QUESTIONS[:2]
+            ]
             line = {"video": clip, "captions": [caption, "w9"], "qa": asked}
             file.write(json.dumps(line) + "\n")
 
@@ -31,7 +34,7 @@ def test_a_table_and_a_file(mplug2, checkpoint, clips, tmp_path):
     assert status == 0 and "3/3 media" in errors
     table = dict(line.split() for line in lines)
     assert table["caption/exact_match"] == "33.33" and table["caption/n"] == "3"
-    assert table["qa/accuracy"] == "0.00" and table["qa/k1/n"] == "1"
+    assert table["qa/accuracy"] == "0.00" and table["qa/k1/n"] == "2"
     written = json.loads(output.read_text())
     assert written["metrics"]["caption"]["n"] == 3
     assert [r["prediction"] for r in written["captions"]] == captions
