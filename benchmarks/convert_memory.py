@@ -50,13 +50,12 @@ def write_pytorch(source: Path, target: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     header.pop("__metadata__")
-    storage = torch.UntypedStorage.from_file(str(source), False, source.stat().st_size)
-    data = torch.tensor([], dtype=torch.uint8).set_(storage)[8 + length :]
+    data = np.memmap(source, np.uint8, "c", offset=8 + length)
     state = {}
     for key, entry in header.items():
         start, end = entry["data_offsets"]
-        values = np.asarray(data[start:end]).view(np.float32)
-        state[key] = torch.from_numpy(values).reshape(entry["shape"])
+        values = data[start:end].view(np.float32).reshape(entry["shape"])
+        state[key] = torch.from_numpy(values)
     torch.save({"model": state}, target)
 
 

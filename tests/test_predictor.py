@@ -53,7 +53,9 @@ def test_captions_are_those_of_the_official_code():
     assert found[0].text == " ".join(f"w{token}" for token in ids[1:])
 
 
-def test_rankings_are_those_of_the_official_code():
+def test_rankings_are_those_of_the_official_code(monkeypatch):
+    generation.rank.clear_cache()
+    monkeypatch.setattr(generation, "RANKED_ROWS", 2)  # 5 candidates are three blocks
     stored, decode = goldens.arrays("base"), small.tokenizer().decode
     candidates = [decode(row) for row in stored["candidate_ids"]]
     predictor = small.predictor(decoding=small.RANKING)

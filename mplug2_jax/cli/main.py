@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -95,7 +96,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
             parser.error(f"unknown arguments: {' '.join(unknown)}")
     except SystemExit as stop:  # argparse has said why, or has shown its help
         return int(stop.code or 0)
-    status = command.run(args)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(
+            f"mplug2 {name}: warning: {message}", file=sys.stderr
+        )
+        status = command.run(args)
     sys.stdout.flush()
     return status
 

@@ -142,8 +142,9 @@ class _Filler:
             view = slot.view(array)
             if slot.rule.resized:
                 values = resize_position_embedding(values, len(view) - 1)
-            if not np.isfinite(values).all():
-                report.not_finite.append(spell(slot.source))
+            key = spell(slot.source)
+            if not np.isfinite(values).all() and key not in report.not_finite:
+                report.not_finite.append(key)
             view[...] = values
         return array
 

@@ -1,5 +1,6 @@
 """mPLUG-2: the modules a task chose, composed (paper figure 2 and table 1)."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -153,6 +154,13 @@ def abstract_params(
     config: MPlug2Config, modules: Iterable[str] = MODULES
 ) -> dict[str, Any]:
     """Shapes and types of every parameter, without memory for any of them."""
-    model = MPlug2(config, tuple(modules))
+    leaves, structure = _abstract_leaves(config, tuple(modules))
+    return jax.tree.unflatten(structure, leaves)
+
+
+@functools.cache
+def _abstract_leaves(config: MPlug2Config, modules: tuple[str, ...]):
+    """Tracing the model takes a second; loading and converting ask several times."""
+    model = MPlug2(config, modules)
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    return nn.meta.unbox(boxed)
+    return jax.tree.flatten(nn.meta.unbox(boxed))

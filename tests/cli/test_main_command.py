@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import types
+import warnings
 
 import pytest
 
@@ -108,6 +109,12 @@ def test_an_error_of_ours_is_not_hidden(command):
     command(raises(TypeError("ours")))
     with pytest.raises(TypeError, match="ours"):
         main(["modules"])
+
+
+def test_a_warning_is_one_line(command, capsys):
+    command(lambda args: warnings.warn("few references", stacklevel=1) or 0)
+    assert main(["modules"]) == 0
+    assert capsys.readouterr().err == "mplug2 modules: warning: few references\n"
 
 
 def test_interrupted(command, capsys):

@@ -54,11 +54,12 @@ def test_unexpected_and_wrong_shape_are_told_together(refused, state):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_not_finite(refused, state, value):
-    for key in (KEY, "visn_emb_norm.bias"):
+    packed = "visual_encoder.visual.transformer.resblocks.1.attn.in_proj_bias"
+    for key in (KEY, packed, "visn_emb_norm.bias"):
         state[key] = state[key].clone()
-        state[key].view(-1)[3] = value
-    error = refused(state, "2 not finite")
-    assert sorted(error.report.not_finite) == [KEY, "visn_emb_norm.bias"]
+        state[key].view(-1)[::100] = value  # query, key and value, where packed
+    error = refused(state, "3 not finite")
+    assert sorted(error.report.not_finite) == [KEY, "visn_emb_norm.bias", packed]
 
 
 def test_tied_weights_that_differ(refused, state):
