@@ -9,7 +9,7 @@ One line per video, media beside the file (or in --config.train.media):
         --config.init_from=checkpoints/mplug2_large --config.train.path=mine.jsonl
 
 Without captions set --config.task=question_answering, without questions
---config.task=captioning, and the count of the missing kind to 0. From upstream's recipe;
+--config.task=captioning, and the count of the missing kind to 0. Upstream's recipe with
 fewer frames and a smaller batch, so that one GPU serves.
 """
 

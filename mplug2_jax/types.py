@@ -13,16 +13,21 @@ questions each holds B * Q question rows, and the group size Q is read off the
 shapes. There are no index arrays.
 """
 
+from typing import Any
+
 import flax.struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 
 @flax.struct.dataclass
 class Tokens:
-    """Right-padded token ids and their mask (1 = token, 0 = padding)."""
+    """Right-padded token ids and their mask (1 = token, 0 = padding).
 
-    values: Int[Array, "B L"]
-    mask: Int[Array, "B L"]
+    Like batches, of numpy arrays on the host and JAX arrays on the device.
+    """
+
+    values: Int[Any, "B L"]
+    mask: Int[Any, "B L"]
 
 
 @flax.struct.dataclass
@@ -38,8 +43,22 @@ class MultimodalBatch:
       caption: C consecutive rows per video; a row whose mask is all zero is padding.
     """
 
-    frames: UInt8[Array, "B T H W 3"] | Float[Array, "B T H W 3"] | None = None
+    frames: UInt8[Any, "B T H W 3"] | Float[Any, "B T H W 3"] | None = None
     question: Tokens | None = None
     answer: Tokens | None = None
-    answer_weight: Float[Array, "B*Q*A"] | None = None
+    answer_weight: Float[Any, "B*Q*A"] | None = None
     caption: Tokens | None = None
+
+    def require(self, name: str) -> Any:
+        """The field `name`.
+
+        Raises:
+          ValueError: the batch has none.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(
+                f"The batch has no {name}, which this task reads; let the data "
+                "pipeline give it (config.batch)."
+            )
+        return value

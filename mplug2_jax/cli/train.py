@@ -7,6 +7,7 @@ Running the same command again goes on where it stopped.
 """
 
 import argparse
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -24,14 +25,14 @@ def run(args: argparse.Namespace) -> int:
     from mplug2_jax.training.config import RunConfig
     from mplug2_jax.training.loop import train
 
-    values = read_config(args.config, args.overrides).to_dict()
+    values = read_config(args.config, args.overrides)
     train(RunConfig.from_dict(values), args.workdir)
     print(f"checkpoint: {args.workdir}")
     return 0
 
 
-def read_config(path: str, overrides: list[str]):
-    """The ConfigDict of a file with --config.NAME=VALUE arguments applied.
+def read_config(path: str, overrides: list[str]) -> dict[str, Any]:
+    """The values of a file with --config.NAME=VALUE arguments applied.
 
     Raises:
       ValueError: the file has no `get_config`, or an override does not fit it.
@@ -40,10 +41,13 @@ def read_config(path: str, overrides: list[str]):
     config_flags.DEFINE_config_file("config", flag_values=values)
     try:
         values(["train", f"--config={path}", *overrides])
-        return values["config"].value
+        config = values["config"].value
     except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{path} with {' '.join(overrides) or 'no overrides'} is no "
             f"configuration: {reason}"
         ) from error
+    if config is None:
+        raise ValueError(f"get_config() of {path} returns nothing; return its config.")
+    return config.to_dict()

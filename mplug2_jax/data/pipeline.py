@@ -7,6 +7,7 @@ of the interpreter while they work). Frames stay uint8 until they are on the dev
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -162,7 +163,7 @@ def _answers(qa: QA | None, count: int) -> list[tuple[str, float]]:
 def _blank(tokens: Tokens, rows: Sequence[bool]) -> Tokens:
     """Rows without a text get an all-zero mask and do not count in the loss."""
     keep = ~np.asarray(rows)[:, None]
-    return tokens.replace(mask=tokens.mask * keep, values=tokens.values * keep)
+    return Tokens(values=tokens.values * keep, mask=tokens.mask * keep)
 
 
 def _stack(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
@@ -178,7 +179,9 @@ def _stack(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
             return Tokens(values, np.concatenate([part.mask for part in parts]))
         return np.stack(parts) if name == "frames" else np.concatenate(parts)
 
-    return MultimodalBatch(**{f.name: join(f.name) for f in dataclasses.fields(first)})
+    names = [field.name for field in dataclasses.fields(first)]
+    joined: dict[str, Any] = {name: join(name) for name in names}
+    return MultimodalBatch(**joined)
 
 
 def epochs_to_steps(epochs: float, num_examples: int, config: BatchConfig) -> int:

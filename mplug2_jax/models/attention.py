@@ -6,6 +6,7 @@ have segments of different rows: a video's tokens, and each question's states. S
 everything is projected and stored once.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -101,7 +102,7 @@ def _dense(query, memory, mask, dropout):
 
     bounds = np.cumsum([segment.length for segment in memory])[:-1]
     parts = jnp.split(weights, bounds, axis=-1)
-    return sum(map(read, memory, parts))
+    return functools.reduce(jnp.add, map(read, memory, parts))
 
 
 def _blockwise(query, memory, mask, dropout):

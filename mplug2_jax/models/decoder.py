@@ -36,11 +36,16 @@ class Memory:
     mask: Int[Array, "R S"]
 
     @classmethod
-    def of(cls, vision, text=None, text_mask=None) -> "Memory":
+    def of(
+        cls,
+        vision: Float[Array, "B N D"],
+        text: Float[Array, "R L D"] | None = None,
+        text_mask: Int[Array, "R L"] | None = None,
+    ) -> "Memory":
         """Vision alone (captioning), or vision and fused question (QA)."""
         rows = vision.shape[0] if text is None else text.shape[0]
         mask = jnp.ones((rows, vision.shape[1]), jnp.int32)
-        if text is None:
+        if text is None or text_mask is None:
             return cls((vision,), mask)
         joined = jnp.concatenate([mask, text_mask.astype(jnp.int32)], axis=1)
         return cls((vision, text), joined)

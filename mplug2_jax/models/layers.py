@@ -183,7 +183,7 @@ def scan_layers(block: type[nn.Module], depth: int, numerics: Numerics, methods=
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
         length=depth,
         methods=methods,
         metadata_params={nn.PARTITION_NAME: "layers"},

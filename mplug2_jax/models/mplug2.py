@@ -147,7 +147,7 @@ def init_params(model: MPlug2, key: jax.Array) -> dict[str, Any]:
     size = model.config.vision.image_size
     text = Tokens(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32))
     frames = jnp.zeros((1, 1, size, size, 3), jnp.float32)
-    return model.init(key, frames, text)["params"]
+    return dict(model.init(key, frames, text)["params"])
 
 
 def abstract_params(

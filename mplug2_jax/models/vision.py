@@ -63,7 +63,8 @@ class PatchEmbedding(nn.Module):
         # A convolution over time with padding 1: three products of shifted frames.
         stride = config.temporal_stride
         padded = jnp.pad(patches, ((0, 0), (1, 1), (0, 0), (0, 0)))
-        return sum(padded[:, k : k + time : stride] @ flat[k] for k in range(taps))
+        taken = jnp.stack([padded[:, k : k + time : stride] for k in range(taps)])
+        return jnp.einsum("kbtpc,kcd->btpd", taken, flat)
 
 
 class LocalTemporal(nn.Module):

@@ -29,22 +29,23 @@ class Captioning(Task):
         return COMPOSITION["captioning"].modules
 
     def logits(self, model: MPlug2, batch: MultimodalBatch):
-        vision = model.encode_vision(batch.frames, self.is_video).embeds
+        vision = model.encode_vision(batch.require("frames"), self.is_video).embeds
         return self.caption_logits(model, vision, batch)
 
     def caption_logits(self, model: MPlug2, vision, batch: MultimodalBatch):
         """Logits `B*C L V` from visual embeddings `B N D`."""
-        return model.decode(batch.caption, Memory.of(vision))
+        return model.decode(batch.require("caption"), Memory.of(vision))
 
     def loss_of(self, logits, batch, soft_logits=None, soft_weight=0.0):
+        caption = batch.require("caption")
         losses, counts = token_losses(
             logits,
-            batch.caption,
+            caption,
             first=self.prompt_length,
             soft_logits=soft_logits,
             soft_weight=soft_weight,
         )
         loss = mean_over_tokens(losses, counts)
-        hits = logits[:, :-1].argmax(-1) == batch.caption.values[:, 1:]
+        hits = logits[:, :-1].argmax(-1) == caption.values[:, 1:]
         accuracy = (hits & counts).sum() / jnp.maximum(counts.sum(), 1)
         return loss, {"caption_loss": loss, "caption_token_accuracy": accuracy}

@@ -34,7 +34,7 @@ class CaptionAndAnswer(Task):
         return QuestionAnswering(self.config, self.is_video)
 
     def logits(self, model: MPlug2, batch: MultimodalBatch):
-        vision = model.encode_vision(batch.frames, self.is_video).embeds
+        vision = model.encode_vision(batch.require("frames"), self.is_video).embeds
         return (
             self.captioning.caption_logits(model, vision, batch),
             self.answering.answer_logits(model, vision, batch),

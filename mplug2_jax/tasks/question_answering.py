@@ -26,22 +26,22 @@ class QuestionAnswering(Task):
         return COMPOSITION["question_answering"].modules
 
     def logits(self, model: MPlug2, batch: MultimodalBatch):
-        vision = model.encode_vision(batch.frames, self.is_video).embeds
+        vision = model.encode_vision(batch.require("frames"), self.is_video).embeds
         return self.answer_logits(model, vision, batch)
 
     def answer_logits(self, model: MPlug2, vision, batch: MultimodalBatch):
         """Logits `B*Q*A L V` from visual embeddings `B N D`."""
-        memory = question_memory(model, vision, batch.question)
-        return model.decode(batch.answer, memory)
+        memory = question_memory(model, vision, batch.require("question"))
+        return model.decode(batch.require("answer"), memory)
 
     def loss_of(self, logits, batch, soft_logits=None, soft_weight=0.0):
+        answer, weights = batch.require("answer"), batch.require("answer_weight")
         losses, counts = token_losses(
-            logits, batch.answer, soft_logits=soft_logits, soft_weight=soft_weight
+            logits, answer, soft_logits=soft_logits, soft_weight=soft_weight
         )
-        weights = batch.answer_weight
-        asked = weights.reshape(batch.question.mask.shape[0], -1).max(axis=1) > 0
+        asked = weights.reshape(len(batch.require("question").mask), -1).max(axis=1) > 0
         loss = weighted_answers(losses, weights, asked.sum())
-        hits = logits[:, :-1].argmax(-1) == batch.answer.values[:, 1:]
+        hits = logits[:, :-1].argmax(-1) == answer.values[:, 1:]
         right = jnp.all(hits | ~counts, axis=1) & (weights > 0)
         accuracy = right.sum() / jnp.maximum((weights > 0).sum(), 1)
         return loss, {"answer_loss": loss, "answer_accuracy": accuracy}

@@ -5,6 +5,7 @@ weight decay 0.02, warm-up from 1e-6 in 200 steps, cosine per step to 1e-6).
 """
 
 import dataclasses
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -79,7 +80,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             mask=lambda params: _by_path(params, is_decayed),
         )
 
-    groups = {
+    groups: dict[Hashable, optax.GradientTransformation] = {
         "vision": adamw(config.vision_learning_rate),
         "rest": adamw(config.learning_rate),
     }
