@@ -1,0 +1,41 @@
+"""Every file under `configs/` loads, takes overrides, and names what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from mplug2_jax.cli.train import read_config
+from mplug2_jax.models.mplug2 import abstract_params
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.optimizer import make_optimizer
+
+FILES = sorted(Path("configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_builds_its_model_and_optimizer(path):
+    overrides = ["--config.train.path=x.jsonl", "--config.optimizer.learning_rate=1e-4"]
+    config = RunConfig.from_dict(read_config(str(path), overrides))
+    assert config.train.path == "x.jsonl"
+    assert config.optimizer.learning_rate == 1e-4
+    task = TASKS[config.task](config.model)
+    assert abstract_params(config.model, task.modules)
+    make_optimizer(config.optimizer, 10)
+    wanted = (config.batch.captions_per_video, config.batch.questions_per_video)
+    assert wanted[0] > 0 or config.task == "question_answering"
+    assert wanted[1] > 0 or config.task == "captioning"
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "message"),
+    [
+        ("configs/none.py", [], "configs/none.py"),
+        ("configs/tgif_qa.py", ["--config.optimizer.lr=1"], "lr"),
+        ("configs/tgif_qa.py", ["--config.steps=many"], "many"),
+        ("configs/tgif_qa.py", ["--steps=3"], "steps"),
+    ],
+)
+def test_what_cannot_be_read_is_named(path, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(path, overrides)
