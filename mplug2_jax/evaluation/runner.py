@@ -227,7 +227,7 @@ def _tasks(
 
 def _middle_frame(medium: Media) -> Media:
     frames = medium.frames
-    middle = frames[(len(frames) - 1) // 2]
+    middle = frames[len(frames) // 2]
     return dataclasses.replace(medium, frames=np.repeat(middle[None], len(frames), 0))
 
 
