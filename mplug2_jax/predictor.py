@@ -332,7 +332,7 @@ class Predictor:
         rows = np.array([group[0][0] for group in groups])
         places = [place for group in groups for place in group]
         asked = [questions[row][index] for row, index in places]
-        tokens = self.inputs.questions(self.tokenizer, asked)
+        tokens = self.inputs.questions(self.tokenizer, asked, max_words=50)
         shared = self.params, encoded.vision, rows, tokens
         if candidates is not None:
             k = min(self.decoding.ranked, len(candidates.tokens.values))

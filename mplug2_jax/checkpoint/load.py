@@ -194,6 +194,11 @@ def load_checkpoint(
     return restored, dataclasses.replace(metadata, modules=_in_order(chosen))
 
 
+def has_teacher(directory: str | Path) -> bool:
+    """Whether the checkpoint holds a momentum copy beside the parameters."""
+    return "teacher" in _stored(Path(directory))
+
+
 def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]:
     """The stored trees with leaves that are read one by one, as numpy arrays.
 

@@ -7,6 +7,7 @@ Running the same command again goes on where it stopped.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -37,17 +38,22 @@ def read_config(path: str, overrides: list[str]) -> dict[str, Any]:
     Raises:
       ValueError: the file has no `get_config`, or an override does not fit it.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no configuration file {path}; check --config.")
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    argv = ["train", f"--config={path}", *overrides]
     try:
-        values(["train", f"--config={path}", *overrides])
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        rest = values(argv)[1:]
         config = values["config"].value
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the file is code and may raise anything
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise ValueError(
             f"{path} with {' '.join(overrides) or 'no overrides'} is no "
             f"configuration: {reason}"
         ) from error
+    if rest:
+        raise ValueError(f"Unknown arguments {rest}; expected --config.NAME=VALUE.")
     if config is None:
         raise ValueError(f"get_config() of {path} returns nothing; return its config.")
     return config.to_dict()

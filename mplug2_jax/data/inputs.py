@@ -2,7 +2,13 @@
 
 import dataclasses
 
-from mplug2_jax.data.text import PROMPT, answer_text, caption_text, clean_question
+from mplug2_jax.data.text import (
+    MAX_QUESTION_WORDS,
+    PROMPT,
+    answer_text,
+    caption_text,
+    clean_question,
+)
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.types import Tokens
 
@@ -35,9 +41,17 @@ class InputConfig:
         texts = [caption_text(c, self.prompt, self.prompt_joined) for c in captions]
         return tokenizer.encode_batch(texts, self.caption_length, self.caption_length)
 
-    def questions(self, tokenizer: Tokenizer, questions: list[str]) -> Tokens:
-        """Rows of cleaned questions without an end token, `question_length` wide."""
-        texts = [clean_question(question) for question in questions]
+    def questions(
+        self,
+        tokenizer: Tokenizer,
+        questions: list[str],
+        max_words: int = MAX_QUESTION_WORDS,
+    ) -> Tokens:
+        """Rows of cleaned questions without an end token, `question_length` wide.
+
+        Upstream cuts questions at 30 words in training and at 50 in its tests.
+        """
+        texts = [clean_question(question, max_words) for question in questions]
         return tokenizer.encode_batch(texts, self.question_length, self.question_length)
 
     def answers(self, tokenizer: Tokenizer, answers: list[str]) -> Tokens:

@@ -16,8 +16,11 @@ from mplug2_jax.data.image import augment_frames
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.sources import QA, Example
 from mplug2_jax.data.tokenizers import Tokenizer
-from mplug2_jax.data.video import frame_times, read_media, sample_indices
+from mplug2_jax.data.video import frame_times, is_image, read_media, sample_indices
 from mplug2_jax.types import MultimodalBatch, Tokens
+
+# More than any run takes. Grain's endless repetition overflows for one example.
+EPOCHS = 1 << 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +73,27 @@ def training_batches(
         grain.MapDataset.source(examples)
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(EPOCHS)
         .random_map(load)
         .batch(config.batch_size, batch_fn=_stack)
     )
     options = grain.ReadOptions(config.threads, prefetch_buffer_size=config.threads)
     return iter(dataset.to_iter_dataset(options))
+
+
+def all_images(examples: Sequence[Example]) -> bool:
+    """Whether the examples are still images; they and videos do not share batches.
+
+    Raises:
+      ValueError: there are both.
+    """
+    stills = [example.media for example in examples if is_image(example.media)]
+    if stills and len(stills) < len(examples):
+        raise ValueError(
+            f"{len(stills)} of {len(examples)} training examples are still images "
+            f"({stills[0]}, ...), the others videos; train on one kind at a time."
+        )
+    return bool(stills)
 
 
 def _check(examples: Sequence[Example], config: BatchConfig) -> None:
@@ -124,6 +142,8 @@ class _Loader:
 
     def _frames(self, example: Example, rng: np.random.Generator) -> np.ndarray:
         config, count = self.config, self.inputs.num_frames
+        if is_image(example.media):  # T = 1
+            count = 1
         size = self.size if config.crop_scale is None else None
         if self.clip is not None:
             frames = self.clip(example.media, example.start, example.end)
@@ -131,8 +151,6 @@ class _Loader:
         else:
             where = (example.start, example.end)
             frames = read_media(example.media, count, size, rng, *where).frames
-            # A still among videos is a clip that does not move.
-            frames = np.broadcast_to(frames, (count, *frames.shape[1:]))
         if config.crop_scale is None:
             return frames
         return augment_frames(
@@ -184,6 +202,19 @@ def _stack(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
     return MultimodalBatch(**joined)
 
 
-def epochs_to_steps(epochs: float, num_examples: int, config: BatchConfig) -> int:
-    """Optimizer-independent steps of `epochs` passes over the videos."""
-    return max(1, round(epochs * num_examples / config.batch_size))
+def epochs_to_steps(
+    epochs: float, examples: Sequence[Example], config: BatchConfig
+) -> int:
+    """Steps of `epochs` passes over all texts, as upstream counts epochs.
+
+    A video with ten captions, of which a batch takes one, is seen ten times an epoch.
+    """
+    kinds = {"captions": config.captions_per_video}
+    kinds["questions"] = config.questions_per_video
+    passes = sum(
+        max(
+            -(-len(getattr(e, kind)) // count) for kind, count in kinds.items() if count
+        )
+        for e in examples
+    )
+    return max(1, round(epochs * passes / config.batch_size))

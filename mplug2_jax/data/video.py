@@ -88,7 +88,7 @@ def read_media(
 ) -> Media:
     """Reads a video as `read_video` does, or a still image as one frame."""
     path = check_file(path)
-    if _is_still(path):
+    if is_image(path):
         return Media(read_image(path, size)[None], image=True)
     return Media(read_video(path, num_frames, size, rng, start, end), image=False)
 
@@ -138,7 +138,7 @@ def frame_times(path: str | os.PathLike) -> Float[np.ndarray, "n"]:
     return _index_packets(check_file(path)).times
 
 
-def _is_still(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """Whether Pillow knows it as an image; GIFs are videos, even of one frame."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:

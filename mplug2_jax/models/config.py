@@ -173,7 +173,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return from_mapping(kind, value, where)  # type: ignore[arg-type]
     if isinstance(value, list):  # JSON knows no tuples
-        return tuple(value)
+        value = tuple(value)
+    if value == (None,) and type(None) in typing.get_args(kind):
+        return None  # how a command line says that a tuple is None
+    if isinstance(value, tuple):
+        return value
     if kind is float and type(value) is int:
         return float(value)
     if kind in (int, float, str, bool) and type(value) is not kind:

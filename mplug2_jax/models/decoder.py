@@ -124,7 +124,7 @@ class TextDecoder(nn.Module):
 
     def setup(self):
         self.embeddings = TextEmbeddings(self.text, self.numerics)
-        methods = ("__call__", "project_memory", "step")
+        methods = ("__call__", "project_memory")
         layers = scan_layers(
             DecoderLayer, self.config.num_layers, self.numerics, methods
         )
@@ -159,7 +159,18 @@ class TextDecoder(nn.Module):
         """
         x = self.embeddings(ids[:, None], position)
         shared = (step_mask(position, cache.key.shape[2]), state.mask, position)
-        x, cache = self.layers.step(x, (cache, state.memory), shared)
+        # Unrolled: inside a generation's loop each layer's slice of the stacked weights
+        # is then cut once, where a scan would copy all weights at every step.
+        layer = DecoderLayer(self.text, self.numerics, parent=None)
+        stacked = (self.layers.variables["params"], cache, state.memory)
+        caches = []
+        for depth in range(self.config.num_layers):
+            params, own, memory = jax.tree.map(lambda a, i=depth: a[i], stacked)
+            x, own = layer.apply(
+                {"params": params}, x, (own, memory), shared, method="step"
+            )
+            caches.append(own)
+        cache = jax.tree.map(lambda *layers: jnp.stack(layers), *caches)
         return self.head(x, self.embeddings)[:, 0], cache
 
 

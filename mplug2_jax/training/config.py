@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.models.config import MPlug2Config, from_mapping, preset
 from mplug2_jax.predictor import Decoding
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from mplug2_jax.training.step import DistillationConfig
 
 
@@ -90,6 +91,22 @@ class RunConfig:
                 "config.train.path is empty; set it to your annotation file, for "
                 "example --config.train.path=train.jsonl."
             )
+        counts = {
+            "batch.batch_size": self.batch.batch_size,
+            "batch.threads": self.batch.threads,
+            "inputs.num_frames": self.inputs.num_frames,
+            "log_every": self.log_every,
+        }
+        if self.task != "question_answering":
+            counts["batch.captions_per_video"] = self.batch.captions_per_video
+        if self.task != "captioning":
+            counts["batch.questions_per_video"] = self.batch.questions_per_video
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(
+                    f"config.{name} is {value}; task {self.task} needs at least 1."
+                )
+        make_optimizer(self.optimizer, 1)
         if self.accumulation < 1 or self.batch.batch_size % self.accumulation:
             raise ValueError(
                 f"config.batch.batch_size {self.batch.batch_size} does not divide into "
@@ -105,4 +122,8 @@ def default_config(task: str, size: str = "large") -> ConfigDict:
       size: preset of the model.
     """
     run = RunConfig(task, preset(size), DataConfig())
-    return ConfigDict(dataclasses.asdict(run))
+    values = ConfigDict(dataclasses.asdict(run))
+    # None has no type; these say what the command line may put in its place.
+    values.decoding.rule = placeholder(str)
+    values.decoding.min_caption_length = placeholder(int)
+    return values

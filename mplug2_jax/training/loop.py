@@ -12,12 +12,14 @@ import numpy as np
 
 from mplug2_jax.checkpoint.load import (
     Metadata,
+    has_teacher,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
 )
 from mplug2_jax.checkpoint.manager import StateManager
-from mplug2_jax.data.pipeline import epochs_to_steps, training_batches
+from mplug2_jax.checkpoint.parts import find_checkpoint
+from mplug2_jax.data.pipeline import all_images, epochs_to_steps, training_batches
 from mplug2_jax.data.sources import Example, read_jsonl
 from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 from mplug2_jax.evaluation.runner import evaluate
@@ -54,9 +56,10 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
     examples = _examples(config.train)
     validation = _examples(config.validation)
     tokenizer = _tokenizer(config)
-    task, params = _task_and_params(config, tokenizer)
+    images = all_images(examples)
+    task, params, teacher = _start(config, tokenizer, is_video=not images)
     _record_config(config, workdir)
-    steps = config.steps or epochs_to_steps(config.epochs, len(examples), config.batch)
+    steps = config.steps or epochs_to_steps(config.epochs, examples, config.batch)
     optimizer = make_optimizer(config.optimizer, steps)
     batches = training_batches(
         examples,
@@ -70,7 +73,7 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
 
     # On resume: 1. the state as it would start, 2. the newest saved one in its place,
     # 3. the data iterator's position with it. Random numbers follow from the step.
-    state = init_state(params, optimizer, config.distillation)
+    state = init_state(params, optimizer, config.distillation, teacher)
     manager = StateManager(workdir / "checkpoints", config.keep)
     if manager.latest is not None:
         state = manager.restore(state, batches)
@@ -86,23 +89,24 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
 
     results: dict[str, float] = {}
 
-    for step in range(start + 1, steps + 1):
-        state, metrics = step_fn(state, next(batches), rng)
-        recent.append(metrics)
-        if due(step, config.log_every):
-            results = _mean(recent)
-            recent.clear()
-            writer.progress(step, results)
-        if validation and due(step, config.eval_every):
-            results = evaluator(step, state.params)
-            writer.write(step, {f"validation/{k}": v for k, v in results.items()})
-            writer.pause()
-        if due(step, config.save_every):
-            manager.save(step, state, batches)
-
-    manager.close()
-    evaluator.save("final", state.params)
-    writer.close()
+    try:
+        for step in range(start + 1, steps + 1):
+            state, metrics = step_fn(state, next(batches), rng)
+            recent.append(metrics)
+            if due(step, config.log_every):
+                results = _mean(recent)
+                recent.clear()
+                writer.progress(step, results)
+            if due(step, config.save_every):
+                manager.save(step, state, batches)
+            if validation and due(step, config.eval_every):
+                results = evaluator(step, state.params)
+                writer.write(step, {f"validation/{k}": v for k, v in results.items()})
+                writer.pause()
+    finally:
+        manager.close()
+        writer.close()
+    evaluator.save("final", state.params, state.teacher)
     return results
 
 
@@ -128,31 +132,42 @@ def _examples(data: DataConfig) -> list[Example]:
 
 
 def _tokenizer(config: RunConfig) -> Tokenizer:
-    stored = Path(config.init_from) / "tokenizer" if config.init_from else None
-    if not config.vocab and stored is not None and stored.is_dir():
-        return load_tokenizer(stored)
+    if config.init_from and not config.vocab:
+        stored = find_checkpoint(config.init_from) / "tokenizer"
+        if stored.is_dir():
+            return load_tokenizer(stored)
     return open_tokenizer(config.vocab)
 
 
-def _task_and_params(config: RunConfig, tokenizer: Tokenizer) -> tuple[Task, Any]:
-    """The task, and parameters from the checkpoint or drawn at random."""
+def _start(
+    config: RunConfig, tokenizer: Tokenizer, is_video: bool
+) -> tuple[Task, Any, Any]:
+    """The task, parameters from the checkpoint or drawn at random, and a teacher.
+
+    The teacher is the checkpoint's momentum copy, where it has one and it is wanted.
+    """
     task_class = TASKS[config.task]
-    options = {}
+    options: dict[str, Any] = {"is_video": is_video}
     if "prompt_length" in {f.name for f in dataclasses.fields(task_class)}:
         options["prompt_length"] = config.inputs.prompt_length(tokenizer)
     if not config.init_from:
         text = {"vocab_size": tokenizer.vocab_size}
         task = task_class(config.model.replace(text=text), **options)
-        return task, jax.jit(task.init)(jax.random.key(config.seed))
+        return task, jax.jit(task.init)(jax.random.key(config.seed)), None
     modules = task_class(config.model, **options).modules
-    params, metadata = load_checkpoint(config.init_from, modules)
+    folder = find_checkpoint(config.init_from)
+    params, metadata = load_checkpoint(folder, modules)
     if tokenizer.vocab_size != metadata.config.text.vocab_size:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} entries, the checkpoint "
             f"{config.init_from} {metadata.config.text.vocab_size}; give the "
             "vocabulary it was trained with (--config.vocab=PATH)."
         )
-    return task_class(_trained_as(metadata.config, config.model), **options), params
+    teacher = None
+    if config.distillation.weight > 0 and has_teacher(folder):
+        teacher, _ = load_checkpoint(folder, modules, tree="teacher")
+    task = task_class(_trained_as(metadata.config, config.model), **options)
+    return task, params, teacher
 
 
 def _trained_as(stored: MPlug2Config, wanted: MPlug2Config) -> MPlug2Config:
@@ -203,7 +218,7 @@ class _Evaluator:
             tokenizer,
             config.inputs,
             config.decoding,
-            batch_size=config.batch.batch_size,
+            batch_size=config.batch.batch_size // config.accumulation,
         )
         self.best = _best_so_far(workdir)
 
@@ -219,13 +234,14 @@ class _Evaluator:
             self.save("best", params, step=step, score=score)
         return {**metrics, "score": score}
 
-    def save(self, name: str, params: Any, **source: Any) -> None:
+    def save(self, name: str, params: Any, teacher: Any = None, **source: Any) -> None:
         """Writes the checkpoint folder `name` of the workdir."""
         metadata = dataclasses.replace(self.metadata, source=source)
         save_checkpoint(
             self.workdir / name,
             params,
             metadata,
+            teacher=teacher,
             tokenizer=self.tokenizer,
             overwrite=True,
         )

@@ -49,9 +49,11 @@ def init_state(
     params: Any,
     optimizer: optax.GradientTransformation,
     distillation: DistillationConfig,
+    teacher: Any = None,
 ) -> TrainState:
-    """The state at step 0; the teacher starts as a copy of the parameters."""
-    teacher = jax.tree.map(jnp.copy, params) if distillation.weight > 0 else None
+    """The state at step 0; a missing teacher starts as a copy of the parameters."""
+    if distillation.weight > 0 and teacher is None:
+        teacher = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.int32(0), params, optimizer.init(params), teacher)
 
 

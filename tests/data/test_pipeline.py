@@ -4,10 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mplug2_jax.data import shapes
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.data.pipeline import BatchConfig, epochs_to_steps, training_batches
+from mplug2_jax.data.pipeline import (
+    BatchConfig,
+    all_images,
+    epochs_to_steps,
+    training_batches,
+)
 from mplug2_jax.data.sources import QA, read_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 
@@ -103,6 +109,21 @@ def test_no_examples_or_no_texts_is_an_error(examples, tokenizer):
         batches(silent, tokenizer)
 
 
-def test_epochs():
-    assert epochs_to_steps(10, 5, CONFIG) == 25
-    assert epochs_to_steps(0.1, 5, CONFIG) == 1
+def test_an_epoch_shows_every_text_once(examples):
+    """As upstream counts: lines of the annotation file, not videos."""
+    config = BatchConfig(batch_size=2, captions_per_video=1)
+    assert epochs_to_steps(10, examples, config) == 25
+    spoken = [dataclasses.replace(e, captions=("a", "b", "c")) for e in examples]
+    assert epochs_to_steps(10, spoken, config) == 75
+    assert epochs_to_steps(0.01, examples, config) == 1
+
+
+def test_images_and_videos_do_not_share_batches(examples, tokenizer, tmp_path):
+    path = tmp_path / "still.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path)
+    still = dataclasses.replace(examples[0], media=path)
+    assert all_images([still]) and not all_images(examples)
+    with pytest.raises(ValueError, match="1 of 6 training examples are still images"):
+        all_images([*examples, still])
+    config = dataclasses.replace(CONFIG, batch_size=1)
+    assert next(batches([still], tokenizer, config)).frames.shape[1] == 1
