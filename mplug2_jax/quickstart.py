@@ -43,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "default": Budget(train_clips=9000, test_clips=300, steps=1500),
+    "default": Budget(train_clips=6000, test_clips=300, steps=1500),
     "full": Budget(train_clips=20000, test_clips=500, steps=5000),
     "smoke": Budget(train_clips=64, test_clips=12, steps=20),
 }
@@ -67,7 +67,7 @@ def run_config(budget: Budget, data: Path, vocab: Path) -> RunConfig:
         batch=BatchConfig(
             batch_size=32,
             captions_per_video=1,
-            questions_per_video=5,
+            questions_per_video=6,
             crop_scale=None,
             keep_clips=True,
         ),
@@ -82,7 +82,7 @@ def run_config(budget: Budget, data: Path, vocab: Path) -> RunConfig:
         steps=budget.steps,
         log_every=50,
         save_every=500,
-        decoding=Decoding("greedy", min_caption_length=1),
+        decoding=Decoding(beam_size=3, min_caption_length=1),
     )
 
 

@@ -62,7 +62,8 @@ def write_report(
 <p>Every split is read with the same weights. <em>Image only</em> shows the middle frame
 in place of all frames: motion cannot be told from it, so that column is chance (25 %).
 <em>unseen_pairs</em> shows colours on shapes they never had in training;
-<em>order</em> asks which way an object moved first or last.</p>
+<em>order</em> has objects that turn and asks which way they moved first or last, in
+words that training never used.</p>
 <h2>Training</h2><img alt="training curves" src="{_curves(metrics)}">
 <h2>Clips, questions and answers</h2>{clips}
 </html>"""

@@ -19,7 +19,7 @@ from mplug2_jax.conversion.safetensors_io import write_safetensors
 LIMIT = 1.3  # times the file's size
 # Sizes of the base model, and what they become.
 BASE = (768, 3072, 2304, 384, 30522, 49408, 512, 2048, 1536)
-SMALLER = (320, 1280, 960, 160, 16000, 16000, 256, 1024, 768)
+SMALLER = (512, 2048, 1536, 256, 20000, 16000, 256, 1024, 768)
 TINY = (64, 128, 192, 32, 100, 100, 64, 256, 192)
 
 
