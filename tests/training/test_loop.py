@@ -108,6 +108,9 @@ def test_configuration_errors_name_the_key():
     with pytest.raises(ValueError, match=r"config\.train\.path is empty"):
         RunConfig.from_dict(values)
     values["train"]["path"] = "x.jsonl"
+    with pytest.raises(ValueError, match="captions_per_video is 0; task captioning"):
+        RunConfig.from_dict(values)
+    values["batch"]["captions_per_video"] = 1
     assert RunConfig.from_dict(values).batch.batch_size == 4
     with pytest.raises(ValueError, match=r"Unknown key config\.optimizer\.lr"):
         RunConfig.from_dict({**values, "optimizer": {"lr": 1.0}})
