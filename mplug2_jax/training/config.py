@@ -124,6 +124,6 @@ def default_config(task: str, size: str = "large") -> ConfigDict:
     run = RunConfig(task, preset(size), DataConfig())
     values = ConfigDict(dataclasses.asdict(run))
     # None has no type; these say what the command line may put in its place.
-    values.decoding.rule = placeholder(str)
-    values.decoding.min_caption_length = placeholder(int)
+    nothing = {"rule": placeholder(str), "min_caption_length": placeholder(int)}
+    values.decoding = ConfigDict(dataclasses.asdict(run.decoding) | nothing)
     return values
