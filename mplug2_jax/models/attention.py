@@ -24,26 +24,31 @@ MASKED = -1e9
 # queries are processed in blocks, and the backward pass recomputes each block.
 BLOCKWISE_SCORES = 1 << 20
 QUERY_BLOCK = 512
+# More scores than a CPU's cache holds cost it more than the products around them.
+CPU_SCORES = 1 << 22
 
 
 @flax.struct.dataclass
 class KeyValue:
-    """Projected keys and values of a memory, or a decoder layer's cache."""
+    """Projected keys and values of a memory, or a decoder layer's cache.
 
-    key: Float[Array, "B S H K"]
-    value: Float[Array, "B S H K"]
+    Heads come before the sequence: as the products want them, at every step anew.
+    """
+
+    key: Float[Array, "B H S K"]
+    value: Float[Array, "B H S K"]
 
     @property
     def length(self) -> int:
-        return self.key.shape[1]
+        return self.key.shape[-2]
 
 
 def attend(
-    query: Float[Array, "R L H K"],
+    query: Float[Array, "R H L K"],
     memory: Sequence[KeyValue],
     mask: Bool[Array, "R L S"] | None = None,
     dropout: tuple[float, Array] | None = None,
-) -> Float[Array, "R L H K"]:
+) -> Float[Array, "R H L K"]:
     """Scaled dot-product attention with softmax in float32.
 
     Args:
@@ -54,12 +59,16 @@ def attend(
       dropout: rate and key for the attention weights; None outside training.
     """
     mask = None if mask is None else mask[:, None]  # R H L S
-    shares_rows = len(memory) > 1 or memory[0].key.shape[0] < query.shape[0]
-    if not shares_rows and dropout is None and _flash_serves(query, mask):
-        keys, values = memory[0].key, memory[0].value
-        return jax.nn.dot_product_attention(query, keys, values, implementation="cudnn")
-    if not shares_rows and query.shape[1] * memory[0].key.shape[1] > BLOCKWISE_SCORES:
-        return _blockwise(query, memory, mask, dropout)
+    if len(memory) > 1 or len(memory[0].key) < len(query):
+        return _dense(query, memory, mask, dropout)
+    if dropout is None and _flash_serves(query, mask):
+        return _flash(query, memory[0])
+    rows, heads, length, _ = query.shape
+    scores = length * memory[0].length
+    if rows * heads * scores > CPU_SCORES and _alone_on_cpu():
+        return _row_by_row(query, memory, mask, dropout)
+    if scores > BLOCKWISE_SCORES:
+        return _blockwise(query, memory, mask, dropout, QUERY_BLOCK)
     return _dense(query, memory, mask, dropout)
 
 
@@ -74,52 +83,99 @@ def _flash_serves(query, mask) -> bool:
     return fits and mask is None and jax.default_backend() == "gpu"
 
 
+def _flash(query, memory: KeyValue):
+    heads_last = (jnp.swapaxes(a, 1, 2) for a in (query, memory.key, memory.value))
+    out = jax.nn.dot_product_attention(*heads_last, implementation="cudnn")
+    return jnp.swapaxes(out, 1, 2)
+
+
+def _alone_on_cpu() -> bool:
+    """Off a mesh: a loop over rows cannot be divided over devices."""
+    alone = jax.sharding.get_abstract_mesh().empty
+    return alone and jax.default_backend() == "cpu"
+
+
 def _dense(query, memory, mask, dropout):
-    rows, length, heads, width = query.shape
-    query = query * width**-0.5
+    query = query * query.shape[-1] ** -0.5
 
     def score(segment: KeyValue):
-        folded = query.reshape(len(segment.key), -1, length, heads, width)
+        folded = _fold(query, len(segment.key))
         scores = jnp.einsum(
-            "bglhk,bshk->bghls",
-            folded,
-            segment.key,
-            preferred_element_type=jnp.float32,
+            "bhmk,bhsk->bhms", folded, segment.key, preferred_element_type=jnp.float32
         )
-        return scores.reshape(rows, heads, length, -1)
+        return _unfold(scores, query)
 
     scores = [score(segment) for segment in memory]
     scores = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    # Softmax, but divided by its sum after the values are read: one pass less over the
+    # scores, which are the largest array here.
+    scores = scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores)
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(query.dtype)
     if dropout is not None:
         rate, key = dropout
         kept = jax.random.bernoulli(key, 1 - rate, weights.shape)
         weights = jnp.where(kept, weights / (1 - rate), 0).astype(query.dtype)
 
     def read(segment: KeyValue, weights):
-        folded = weights.reshape(len(segment.value), -1, heads, length, segment.length)
-        out = jnp.einsum("bghls,bshk->bglhk", folded, segment.value)
-        return out.reshape(rows, length, heads, width)
+        folded = _fold(weights, len(segment.value))
+        return _unfold(jnp.einsum("bhms,bhsk->bhmk", folded, segment.value), query)
 
     bounds = np.cumsum([segment.length for segment in memory])[:-1]
     parts = jnp.split(weights, bounds, axis=-1)
-    return functools.reduce(jnp.add, map(read, memory, parts))
+    out = functools.reduce(jnp.add, map(read, memory, parts))
+    return (out / total).astype(query.dtype)
 
 
-def _blockwise(query, memory, mask, dropout):
-    """`_dense` over blocks of queries; never holds an L x S matrix."""
-    batch, length, heads, width = query.shape
-    blocks = -(-length // QUERY_BLOCK)
-    padding = ((0, 0), (0, blocks * QUERY_BLOCK - length), (0, 0), (0, 0))
-    query = jnp.pad(query, padding).reshape(batch, blocks, QUERY_BLOCK, heads, width)
+def _fold(x, rows: int):
+    """`R H L X` to `rows H M X`: rows that share a memory's row become its queries."""
+    if rows == len(x):
+        return x
+    _, heads, length, last = x.shape
+    x = jnp.swapaxes(x.reshape(rows, -1, heads, length, last), 1, 2)
+    return x.reshape(rows, heads, -1, last)
+
+
+def _unfold(x, query):
+    """Back to `R H L X`, the rows and lengths of `query`."""
+    rows, heads, length, _ = query.shape
+    if rows == len(x):
+        return x
+    x = x.reshape(len(x), heads, -1, length, x.shape[-1])
+    return jnp.swapaxes(x, 1, 2).reshape(rows, heads, length, -1)
+
+
+def _row_by_row(query, memory, mask, dropout):
+    """One row after the other, each in blocks of queries that fit a CPU's cache."""
+    rows, heads, length, _ = query.shape
+    size = min(length, max(16, CPU_SCORES // (heads * memory[0].length)))
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (rows, *mask.shape[1:]))
+
+    def row(inputs):
+        index, *arrays = inputs
+        query, memory, mask = jax.tree.map(lambda a: a[None], arrays)
+        noise = dropout and (dropout[0], jax.random.fold_in(dropout[1], index))
+        if size < length:
+            return _blockwise(query, memory, mask, noise, size)[0]
+        return _dense(query, memory, mask, noise)[0]
+
+    return jax.lax.map(row, (jnp.arange(rows), query, memory, mask))
+
+
+def _blockwise(query, memory, mask, dropout, size):
+    """`_dense` over blocks of `size` queries; never holds an L x S matrix."""
+    batch, heads, length, width = query.shape
+    blocks = -(-length // size)
+    padding = ((0, 0), (0, 0), (0, blocks * size - length), (0, 0))
+    query = jnp.pad(query, padding).reshape(batch, heads, blocks, size, width)
+    masks = None
     if mask is not None and mask.shape[2] > 1:  # a row of its own for each query
-        mask = jnp.pad(mask, ((0, 0), (0, 0), padding[1], (0, 0)))
-        mask = mask.reshape(*mask.shape[:2], blocks, QUERY_BLOCK, -1)
-        masks = jnp.moveaxis(mask, 2, 0)
-    else:
-        masks = None
+        own = jnp.pad(mask, padding).reshape(*mask.shape[:2], blocks, size, -1)
+        masks = jnp.moveaxis(own, 2, 0)
 
     @jax.checkpoint
     def block(inputs):
@@ -127,9 +183,9 @@ def _blockwise(query, memory, mask, dropout):
         noise = dropout and (dropout[0], jax.random.fold_in(dropout[1], index))
         return _dense(query, memory, mask if own is None else own, noise)
 
-    out = jax.lax.map(block, (jnp.arange(blocks), jnp.moveaxis(query, 1, 0), masks))
-    out = jnp.moveaxis(out, 0, 1).reshape(batch, -1, heads, width)
-    return out[:, :length]
+    out = jax.lax.map(block, (jnp.arange(blocks), jnp.moveaxis(query, 2, 0), masks))
+    out = jnp.moveaxis(out, 0, 2).reshape(batch, heads, -1, width)
+    return out[:, :, :length]
 
 
 class Attention(nn.Module):
@@ -163,7 +219,7 @@ class Attention(nn.Module):
 
     def project(self, memory: Float[Array, "B S D"]) -> KeyValue:
         """Keys and values of a memory; do it once, attend often."""
-        return KeyValue(self.key(memory), self.value(memory))
+        return KeyValue(_heads(self.key(memory)), _heads(self.value(memory)))
 
     def __call__(
         self,
@@ -176,4 +232,9 @@ class Attention(nn.Module):
         dropout = None
         if self.dropout > 0 and self.has_rng("dropout"):
             dropout = (self.dropout, self.make_rng("dropout"))
-        return self.out(attend(self.query(x), memory, mask, dropout))
+        return self.out(_heads(attend(_heads(self.query(x)), memory, mask, dropout)))
+
+
+def _heads(x: Float[Array, "B L H K"]) -> Float[Array, "B H L K"]:
+    """Heads before the sequence, or back again."""
+    return jnp.swapaxes(x, 1, 2)

@@ -19,7 +19,7 @@ T = typing.TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """Dual-vision encoder: a CLIP ViT with two local temporal modules per block."""
+    """Dual-vision encoder: a CLIP ViT with local temporal modules in each block."""
 
     width: int
     num_layers: int
@@ -35,6 +35,9 @@ class VisionConfig:
     # Zero keeps a pretrained CLIP unchanged at the start; without one there is
     # nothing to keep, and "normal" lets motion be learned from the first step.
     local_temporal_init: Literal["zeros", "normal"] = "zeros"
+    # Upstream has a local temporal module before and after the attention of each
+    # block; the paper draws "first" alone, its ablation has "none".
+    local_temporal: Literal["both", "first", "none"] = "both"
     init_std: float = 0.02
 
     @property
@@ -71,7 +74,11 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UniversalConfig:
-    """Layers shared by vision and text, and the latents that pool the video."""
+    """Layers shared by vision and text, and the latents that pool the video.
+
+    Without layers (the paper's ablation) both modalities keep their encoder's states,
+    and there are neither latents nor a norm of the sum.
+    """
 
     num_layers: int = 2
     num_latents: int = 50
@@ -100,6 +107,21 @@ class DecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+    """Heads of the contrastive loss (values of ALBEF and mPLUG).
+
+    Attributes:
+      width: of the features.
+      after: the class tokens are read after the universal layers, or before them.
+      temperature: learned, from this value.
+    """
+
+    width: int = 256
+    after: Literal["universal", "encoder"] = "universal"
+    temperature: float = 0.07
+
+
+@dataclasses.dataclass(frozen=True)
 class Numerics:
     """Computation and parameter types, and what the backward pass recomputes."""
 
@@ -125,6 +147,7 @@ class MPlug2Config:
     fusion: FusionConfig
     decoder: DecoderConfig = DecoderConfig()
     universal: UniversalConfig = UniversalConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
     numerics: Numerics = Numerics()
 
     def __post_init__(self):

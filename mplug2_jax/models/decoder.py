@@ -55,7 +55,7 @@ class Memory:
 class DecoderState:
     """Projected memory of every layer; stays the same through a generation."""
 
-    memory: tuple[KeyValue, ...]  # per segment: layers B N H K
+    memory: tuple[KeyValue, ...]  # per segment: layers B H N K
     mask: Bool[Array, "R 1 S"]
 
 
@@ -81,7 +81,7 @@ class DecoderLayer(TextLayer):
         (cache, memory), (mask, memory_mask, position) = scanned, shared
         cache = jax.tree.map(
             lambda old, new: jax.lax.dynamic_update_slice_in_dim(
-                old, new.astype(old.dtype), position, axis=1
+                old, new.astype(old.dtype), position, axis=2
             ),
             cache,
             self.attention.project(x),
@@ -155,10 +155,10 @@ class TextDecoder(nn.Module):
 
         Args:
           ids: one token per row; consecutive rows (beams) share a sample's memory.
-          cache: self-attention keys and values, `layers R S H K` (`empty_cache`).
+          cache: self-attention keys and values, `layers R H S K` (`empty_cache`).
         """
         x = self.embeddings(ids[:, None], position)
-        shared = (step_mask(position, cache.key.shape[2]), state.mask, position)
+        shared = (step_mask(position, cache.length), state.mask, position)
         # Unrolled: inside a generation's loop each layer's slice of the stacked weights
         # is then cut once, where a scan would copy all weights at every step.
         layer = DecoderLayer(self.text, self.numerics, parent=None)
@@ -177,8 +177,8 @@ class TextDecoder(nn.Module):
 def empty_cache(
     decoder: DecoderConfig, text: TextConfig, numerics: Numerics, rows: int, length: int
 ) -> KeyValue:
-    """Zeros `layers R S H K` for `rows` sequences of at most `length` tokens."""
+    """Zeros `layers R H S K` for `rows` sequences of at most `length` tokens."""
     width = text.width // text.num_heads
-    shape = (decoder.num_layers, rows, length, text.num_heads, width)
+    shape = (decoder.num_layers, rows, text.num_heads, length, width)
     zeros = jnp.zeros(shape, numerics.compute)
     return KeyValue(zeros, zeros)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mplug2_jax.models.config import FusionConfig, Numerics, TextConfig
+from mplug2_jax.models.layers import rematerialized
 from mplug2_jax.models.masks import padding_mask
 from mplug2_jax.models.text import TextLayer
 
@@ -31,7 +32,9 @@ class FusionLayers(nn.Module):
 
     def setup(self):
         self.layers = [
-            TextLayer(self.text, self.numerics, name=f"layer_{i}")
+            rematerialized(TextLayer, self.numerics)(
+                self.text, self.numerics, name=f"layer_{i}"
+            )
             for i in range(self.config.num_layers)
         ]
 
@@ -48,14 +51,12 @@ class FusionLayers(nn.Module):
             if self.config.is_connected(i):
                 vision, text = self._connect(layer, vision, text, visible)
             else:
-                text = layer.self_attend(text, visible)
-                memory = layer.cross_attention.project(vision)
-                text = layer.feed_forward(layer.cross_attend(text, (memory,)))
+                text = layer(text, visible, vision)
         return Fused(vision, text)
 
-    def _connect(self, layer: TextLayer, vision, text, visible: Bool[Array, "R 1 L"]):
+    def _connect(self, layer: nn.Module, vision, text, visible: Bool[Array, "R 1 L"]):
         tokens = vision.shape[1]
         joined = jnp.concatenate([vision, text], axis=1)
         everything = jnp.pad(visible, ((0, 0), (0, 0), (tokens, 0)), constant_values=1)
-        joined = layer.feed_forward(layer.self_attend(joined, everything))
+        joined = layer(joined, everything)
         return vision + joined[:, :tokens], joined[:, tokens:]

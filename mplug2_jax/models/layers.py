@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from mplug2_jax.models.config import Numerics, TextConfig
 
 Initializer = Callable[..., Any]
+SHORT_STACK = 4
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -28,9 +29,24 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.gelu(x, approximate=False)
 
 
+class Named(nn.LogicallyPartitioned):
+    """A parameter's box with its axes' names; where it lies is decided outside.
+
+    Flax's own box also pins the value to the mesh, and fails on a kernel that
+    `nn.DenseGeneral` has not yet given its full shape.
+    """
+
+    def unbox(self, apply_constraint: bool = True) -> Any:
+        return self.value
+
+
 def named(init: Initializer, *axes: str | None) -> Initializer:
     """An initialiser whose parameter carries logical axis names for sharding."""
-    return nn.with_logical_partitioning(init, axes)
+
+    def boxed(*args, **options) -> Named:
+        return Named(init(*args, **options), axes)
+
+    return boxed
 
 
 def constrain(x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
@@ -148,7 +164,11 @@ class TextEmbeddings(nn.Module):
     ) -> Float[Array, "B L D"]:
         """Embeds `ids`, the first of which stands at position `start`."""
         positions = start + jnp.arange(ids.shape[1])
-        x = self.word(ids) + self.position(positions) + self.token_type.embedding[0]
+        # Rows are looked up in a table of full width: a cut one would cut the words'
+        # embeddings likewise, and every device would need those of the whole batch.
+        table = nn.with_logical_constraint(self.word.embedding, ("vocab", "embed_act"))
+        words = constrain(table.astype(self.numerics.compute)[ids])
+        x = words + self.position(positions) + self.token_type.embedding[0]
         return self.dropout(self.norm(x.astype(self.numerics.compute)))
 
     def logits(
@@ -161,30 +181,34 @@ class TextEmbeddings(nn.Module):
         return jnp.where(words, scores + bias.astype(jnp.float32), -1e9)
 
 
+def rematerialized(
+    block: type[nn.Module], numerics: Numerics, methods=None, in_scan: bool = False
+) -> type[nn.Module]:
+    """The block whose backward pass recomputes what `numerics.remat` does not keep."""
+    if numerics.remat == "none":
+        return block
+    policy = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": None,
+    }[numerics.remat]
+    # Outside a scan the compiler would merge the recomputation with the first one.
+    return nn.remat(block, policy=policy, prevent_cse=not in_scan, methods=methods)
+
+
 def scan_layers(block: type[nn.Module], depth: int, numerics: Numerics, methods=None):
     """Stacks `depth` copies of `block` into one scanned module.
 
     The block is called as `block(carry, scanned, shared)`: `scanned` is split over
     depth, `shared` is the same for all. Parameters gain a leading axis "layers".
     """
-    if numerics.remat != "none":
-        policy = {
-            "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-            "full": None,
-        }[numerics.remat]
-        block = nn.remat(
-            block,
-            policy=policy,
-            prevent_cse=False,
-            static_argnums=(3,),
-            methods=methods,
-        )
     return nn.scan(
-        block,
+        rematerialized(block, numerics, methods, in_scan=True),
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
         length=depth,
+        # A few layers compile quickly in a row, and run an eighth faster (tiny, CPU).
+        unroll=depth if depth <= SHORT_STACK else 1,
         methods=methods,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )

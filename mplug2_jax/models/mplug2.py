@@ -14,6 +14,12 @@ from mplug2_jax.models.attention import KeyValue
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.decoder import DecoderState, Memory, TextDecoder, empty_cache
 from mplug2_jax.models.fusion import Fused, FusionLayers
+from mplug2_jax.models.heads import (
+    ContrastiveHead,
+    Features,
+    MaskedLanguageHead,
+    matching_head,
+)
 from mplug2_jax.models.layers import Dropout, dense, layer_norm
 from mplug2_jax.models.text import TextEncoder
 from mplug2_jax.models.universal import UniversalLayers
@@ -21,15 +27,25 @@ from mplug2_jax.models.vision import VisionEncoder
 from mplug2_jax.types import Tokens
 
 MODULES = ("vision", "local_temporal", "universal", "text", "fusion", "decoder")
+HEADS = ("contrastive", "matching", "mlm")  # of the pretraining objectives
 
 
 @flax.struct.dataclass
 class VisionOutput:
-    """Visual tokens at the three points where they are used or compared."""
+    """Visual tokens at the points where they are used or compared."""
 
     tokens: Float[Array, "B N W"]  # after the vision encoder
     universal: Float[Array, "B N D"]  # last universal layer
     embeds: Float[Array, "B N D"]  # what fusion and decoder read
+    projected: Float[Array, "B N D"]  # `tokens` at the text's width
+
+
+@flax.struct.dataclass
+class TextOutput:
+    """Text states before and after the universal layers."""
+
+    encoded: Float[Array, "R L D"]
+    states: Float[Array, "R L D"]
 
 
 class VisualProjection(nn.Module):
@@ -51,7 +67,8 @@ class MPlug2(nn.Module):
 
     Attributes:
       config: shapes and numerics.
-      modules: a subset of `MODULES`, usually a task's row of the composition table.
+      modules: a subset of `MODULES` and `HEADS`, usually a task's row of the
+        composition table.
     """
 
     config: MPlug2Config
@@ -59,8 +76,9 @@ class MPlug2(nn.Module):
 
     def setup(self):
         config, numerics, has = self.config, self.config.numerics, self.has
-        if unknown := set(self.modules) - set(MODULES):
-            raise ValueError(f"Unknown modules {sorted(unknown)}; choose of {MODULES}.")
+        if unknown := set(self.modules) - {*MODULES, *HEADS}:
+            known = (*MODULES, *HEADS)
+            raise ValueError(f"Unknown modules {sorted(unknown)}; choose of {known}.")
         if has("vision"):
             self.vision = VisionEncoder(config.vision, has("local_temporal"), numerics)
             if config.vision.width != config.text.width:
@@ -76,6 +94,14 @@ class MPlug2(nn.Module):
             self.fusion = FusionLayers(config.fusion, config.text, numerics)
         if has("decoder"):
             self.decoder = TextDecoder(config.decoder, config.text, numerics)
+        if has("contrastive"):
+            self.contrastive = ContrastiveHead(
+                config.contrastive, config.text, numerics
+            )
+        if has("matching"):
+            self.matching = matching_head(config.text, numerics)
+        if has("mlm"):
+            self.mlm = MaskedLanguageHead(config.text, numerics)
 
     def has(self, module: str) -> bool:
         return module in self.modules
@@ -92,13 +118,43 @@ class MPlug2(nn.Module):
         if self.config.vision.width != self.config.text.width:
             projected = self.visual_projection(tokens)
         if not self.has("universal"):
-            return VisionOutput(tokens, projected, projected)
-        return VisionOutput(tokens, *self.universal.pool_vision(projected))
+            return VisionOutput(tokens, projected, projected, projected)
+        return VisionOutput(tokens, *self.universal.pool_vision(projected), projected)
 
     def encode_text(self, text: Tokens) -> Float[Array, "B L D"]:
         """Text encoder, then the universal layers without cross-attention."""
+        return self.encode_text_stages(text).states
+
+    def encode_text_stages(self, text: Tokens) -> TextOutput:
+        """As `encode_text`, with the states before the universal layers."""
         x = self.text(text.values, text.mask)
-        return self.universal.encode_text(x, text.mask)
+        return TextOutput(x, self.universal.encode_text(x, text.mask))
+
+    def contrast(self, vision: VisionOutput, text: TextOutput) -> Features:
+        """Features of the class tokens, before or after the universal layers."""
+        return Features(self.vision_features(vision), self.text_features(text))
+
+    def vision_features(self, vision: VisionOutput) -> Float[Array, "B E"]:
+        early = self.config.contrastive.after == "encoder"
+        x = vision.projected if early else vision.embeds
+        return self.contrastive.of_vision(x[:, 0])
+
+    def text_features(self, text: TextOutput) -> Float[Array, "R E"]:
+        early = self.config.contrastive.after == "encoder"
+        x = text.encoded if early else text.states
+        return self.contrastive.of_text(x[:, 0])
+
+    def temperature(self) -> Float[Array, ""]:
+        """The learned divisor of similarities."""
+        return self.contrastive.temperature
+
+    def match(self, fused_text: Float[Array, "R L D"]) -> Float[Array, "R 2"]:
+        """Logits, float32, of a text not belonging (0) and belonging (1) to vision."""
+        return self.matching(fused_text[:, 0]).astype(jnp.float32)
+
+    def predict_masked(self, states: Float[Array, "R L D"]) -> Float[Array, "R L V"]:
+        """Scores of words at every position; states fused, or of a text alone."""
+        return self.mlm(states)
 
     def fuse(
         self,
@@ -133,13 +189,20 @@ class MPlug2(nn.Module):
     def __call__(self, frames, text: Tokens) -> None:
         """Runs every chosen module once, so that `init` makes its parameters."""
         if self.has("text"):
-            states = self.encode_text(text)
+            encoded = self.encode_text_stages(text)
+            states = encoded.states
         if self.has("vision"):
-            vision = self.encode_vision(frames, self.has("local_temporal")).embeds
+            vision = self.encode_vision(frames, self.has("local_temporal"))
         if self.has("fusion"):
-            states = self.fuse(vision, states, text.mask).text
+            states = self.fuse(vision.embeds, states, text.mask).text
         if self.has("decoder"):
-            self.decode(text, Memory.of(vision))
+            self.decode(text, Memory.of(vision.embeds))
+        if self.has("contrastive"):
+            self.contrast(vision, encoded)
+        if self.has("matching"):
+            self.match(states)
+        if self.has("mlm"):
+            self.predict_masked(states)
 
 
 def init_params(model: MPlug2, key: jax.Array) -> dict[str, Any]:

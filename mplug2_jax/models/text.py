@@ -22,7 +22,7 @@ from mplug2_jax.models.masks import padding_mask
 class TextLayer(nn.Module):
     """Self-attention, optional cross-attention, MLP; a post-norm residual each.
 
-    Cross-attention owns parameters only in models that call it.
+    Cross-attention owns parameters only in models that use it.
     """
 
     config: TextConfig
@@ -39,6 +39,18 @@ class TextLayer(nn.Module):
         self.mlp = Mlp(config.mlp_dim, gelu, init, numerics)
         self.mlp_norm = layer_norm(config.layer_norm_eps, numerics)
         self.dropout = Dropout(config.dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "R L D"],
+        mask: Bool[Array, "R L S"] | None = None,
+        memory: Float[Array, "B N D"] | None = None,
+    ) -> Float[Array, "R L D"]:
+        """One layer; with a `memory`, R / B consecutive rows read each of its rows."""
+        x = self.self_attend(x, mask)
+        if memory is not None:
+            x = self.cross_attend(x, (self.cross_attention.project(memory),))
+        return self.feed_forward(x)
 
     def self_attend(
         self,
@@ -68,7 +80,7 @@ class DeepTextLayer(TextLayer):
     """`TextLayer` without cross-attention, in the form `scan_layers` wants."""
 
     def __call__(self, x, scanned, mask):
-        return self.feed_forward(self.self_attend(x, mask)), scanned
+        return super().__call__(x, mask), scanned
 
 
 class TextEncoder(nn.Module):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mplug2_jax.models.config import Numerics, TextConfig, UniversalConfig
-from mplug2_jax.models.layers import Dropout, layer_norm, named
+from mplug2_jax.models.layers import Dropout, layer_norm, named, rematerialized
 from mplug2_jax.models.masks import padding_mask
 from mplug2_jax.models.text import TextLayer
 
@@ -30,10 +30,12 @@ class UniversalLayers(nn.Module):
     def setup(self):
         config, text = self.config, self.text
         self.layers = [
-            TextLayer(text, self.numerics, name=f"layer_{i}")
+            rematerialized(TextLayer, self.numerics)(
+                text, self.numerics, name=f"layer_{i}"
+            )
             for i in range(config.num_layers)
         ]
-        if self.has_vision:
+        if self.has_vision and self.layers:
             self.latents = self.param(
                 "latents",
                 named(nn.initializers.normal(1.0), None, "embed"),
@@ -46,24 +48,23 @@ class UniversalLayers(nn.Module):
     def pool_vision(
         self, tokens: Float[Array, "B N D"]
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
-        """Returns (last layer's output, visual embeddings = norm(tokens + output))."""
+        """Returns (last layer's output, visual embeddings = norm(tokens + output)).
+
+        Without layers both are the tokens as they came.
+        """
+        if not self.layers:
+            return tokens, tokens
         latents = self.latents.astype(tokens.dtype)
         hidden = jnp.broadcast_to(latents, (tokens.shape[0], *latents.shape))
         for layer in self.layers[:-1]:
-            hidden = self._read(layer, hidden, tokens)
-        output = self._read(self.layers[-1], tokens, hidden)
+            hidden = layer(hidden, None, tokens)
+        output = self.layers[-1](tokens, None, hidden)
         return output, self.dropout(self.vision_norm(tokens + output))
-
-    def _read(self, layer: TextLayer, hidden, memory):
-        hidden = layer.self_attend(hidden)
-        projected = layer.cross_attention.project(memory)
-        hidden = layer.cross_attend(hidden, (projected,))
-        return layer.feed_forward(hidden)
 
     def encode_text(
         self, x: Float[Array, "B L D"], mask: Int[Array, "B L"]
     ) -> Float[Array, "B L D"]:
         """The text encoder's last layers: no cross-attention."""
         for layer in self.layers:
-            x = layer.feed_forward(layer.self_attend(x, padding_mask(mask)))
+            x = layer(x, padding_mask(mask))
         return x

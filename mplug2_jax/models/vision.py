@@ -25,6 +25,11 @@ from mplug2_jax.models.layers import (
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MODULES_PER_BLOCK = {
+    "none": 0,
+    "first": 1,
+    "both": 2,
+}  # local temporal modules of a block
 
 
 def normalize_frames(
@@ -106,7 +111,8 @@ class DepthwiseTime(nn.Module):
 class VisionBlock(nn.Module):
     """Local temporal, spatial attention, local temporal, MLP; pre-norm residuals.
 
-    A module of depth 1 that `nn.scan` repeats; `drop_path` is this depth's rate.
+    In the form `scan_layers` wants; `drop_path` is this depth's rate. Without
+    `local_temporal` (images) its parameters may exist, unread.
     """
 
     config: VisionConfig
@@ -114,18 +120,22 @@ class VisionBlock(nn.Module):
     numerics: Numerics
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T M D"], drop_path, is_video: bool):
+    def __call__(self, x: Float[Array, "B T M D"], drop_path, shared=None):
         config, numerics = self.config, self.numerics
         batch, time, tokens, width = x.shape
 
-        def temporal(x, name):  # patches only; the class tokens of frames stay apart
-            if not (self.local_temporal and is_video):
+        def temporal(x, number):  # patches only; class tokens of frames stay apart
+            if (
+                not self.local_temporal
+                or number > MODULES_PER_BLOCK[config.local_temporal]
+            ):
                 return x
+            name = f"local_temporal_{number}"
             branch = LocalTemporal(config, numerics, name=name)(x[:, :, 1:])
             branch = DropPath()(branch, drop_path)
             return x + jnp.pad(branch, ((0, 0), (0, 0), (1, 0), (0, 0)))
 
-        x = temporal(x, "local_temporal_1")
+        x = temporal(x, 1)
         frames = x.reshape(batch * time, tokens, width)
         branch = layer_norm(config.layer_norm_eps, numerics, name="attention_norm")
         branch = Attention(
@@ -133,7 +143,7 @@ class VisionBlock(nn.Module):
         )(branch(frames))
         branch = branch.reshape(x.shape)
         x = x + DropPath()(branch, drop_path)
-        x = temporal(x, "local_temporal_2")
+        x = temporal(x, 2)
         branch = layer_norm(config.layer_norm_eps, numerics, name="mlp_norm")(x)
         branch = Mlp(
             config.mlp_dim, quick_gelu, config.kernel_init, numerics, name="mlp"
@@ -172,14 +182,15 @@ class VisionEncoder(nn.Module):
         x = jnp.concatenate([cls, patches], axis=2)  # B T 1+P D
         x = x + position.astype(x.dtype)
         x = layer_norm(config.layer_norm_eps, numerics, name="pre_norm")(x)
-        x = self._blocks()(x, self._drop_path_rates(), is_video)[0]
+        x = self._blocks(is_video)(x, self._drop_path_rates(), None)[0]
         cls = x[:, :, 0].mean(axis=1, keepdims=True)  # B 1 D
         x = jnp.concatenate([cls, x[:, :, 1:].reshape(batch, -1, width)], axis=1)
         return layer_norm(config.layer_norm_eps, numerics, name="post_norm")(x)
 
-    def _blocks(self):
+    def _blocks(self, is_video: bool):
         blocks = scan_layers(VisionBlock, self.config.num_layers, self.numerics)
-        return blocks(self.config, self.local_temporal, self.numerics, name="blocks")
+        temporal = self.local_temporal and is_video
+        return blocks(self.config, temporal, self.numerics, name="blocks")
 
     def _drop_path_rates(self):
         """Stochastic depth grows linearly to its full rate in the last block."""

@@ -17,7 +17,7 @@ def draw(*shape, seed=0):
 
 def memory(rows, length, seed):
     return KeyValue(
-        draw(rows, length, 2, 8, seed=seed), draw(rows, length, 2, 8, seed=-seed)
+        draw(rows, 2, length, 8, seed=seed), draw(rows, 2, length, 8, seed=-seed)
     )
 
 
@@ -25,31 +25,37 @@ def plain(query, keys, values, mask):
     """One row, one head, one query at a time."""
     out = np.zeros(query.shape, np.float64)
     for row in range(query.shape[0]):
-        for head in range(query.shape[2]):
-            scores = np.asarray(query[row, :, head]) @ np.asarray(keys[row, :, head]).T
+        for head in range(query.shape[1]):
+            scores = np.asarray(query[row, head]) @ np.asarray(keys[row, head]).T
             scores = scores / np.sqrt(query.shape[-1])
             scores = np.where(np.broadcast_to(mask[row], scores.shape), scores, -1e9)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
-            out[row, :, head] = weights @ np.asarray(values[row, :, head])
+            out[row, head] = weights @ np.asarray(values[row, head])
     return out
 
 
 def test_segments_with_rows_shared_by_consecutive_queries():
-    query = draw(6, 3, 2, 8)
+    query = draw(6, 2, 3, 8)
     video, text = memory(2, 5, seed=1), memory(6, 4, seed=2)
     mask = jax.random.bernoulli(jax.random.key(3), 0.7, (6, 1, 9)).at[:, :, 0].set(True)
     joined = [
-        jnp.concatenate([jnp.repeat(a, 3, axis=0), b], axis=1)
+        jnp.concatenate([jnp.repeat(a, 3, axis=0), b], axis=2)
         for a, b in ((video.key, text.key), (video.value, text.value))
     ]
     expected = plain(query, *joined, np.asarray(mask))
     np.testing.assert_allclose(attend(query, (video, text), mask), expected, atol=ATOL)
 
 
+BLOCKS = {"BLOCKWISE_SCORES": 100, "QUERY_BLOCK": 8}
+ROWS = {"CPU_SCORES": 37 * 37 * 2}
+ROWS_AND_BLOCKS = {"CPU_SCORES": 37 * 37}
+
+
+@pytest.mark.parametrize("limits", [BLOCKS, ROWS, ROWS_AND_BLOCKS])
 @pytest.mark.parametrize("per_query", [False, True])
-def test_blocks_of_queries_equal_the_whole(monkeypatch, per_query):
-    query, own = draw(2, 37, 2, 8), memory(2, 37, seed=4)
+def test_blocks_of_queries_equal_the_whole(monkeypatch, per_query, limits):
+    query, own = draw(2, 2, 37, 8), memory(2, 37, seed=4)
     shape = (2, 37 if per_query else 1, 37)
     mask = jax.random.bernoulli(jax.random.key(5), 0.6, shape).at[..., 0].set(True)
 
@@ -57,8 +63,8 @@ def test_blocks_of_queries_equal_the_whole(monkeypatch, per_query):
         return attend(query, (own,), mask)
 
     whole, gradient = run(query), jax.grad(lambda q: run(q).sum())(query)
-    monkeypatch.setattr(attention, "BLOCKWISE_SCORES", 100)
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 8)
+    for name, limit in limits.items():
+        monkeypatch.setattr(attention, name, limit)
     np.testing.assert_allclose(run(query), whole, atol=ATOL)
     blockwise = jax.grad(lambda q: run(q).sum())(query)
     np.testing.assert_allclose(blockwise, gradient, atol=ATOL)
@@ -66,7 +72,7 @@ def test_blocks_of_queries_equal_the_whole(monkeypatch, per_query):
 
 def test_long_attention_never_holds_all_scores():
     """4097 tokens, 16 heads: all scores would take 1.07 GB forward alone."""
-    shape = jax.ShapeDtypeStruct((1, 4097, 16, 64), jnp.float32)
+    shape = jax.ShapeDtypeStruct((1, 16, 4097, 64), jnp.float32)
 
     def loss(query, key, value):
         return attend(query, (KeyValue(key, value),)).sum()
@@ -77,7 +83,7 @@ def test_long_attention_never_holds_all_scores():
 
 
 def test_dropout_keeps_the_mean():
-    query, own = draw(1, 4, 2, 8), memory(1, 6, seed=6)
+    query, own = draw(1, 2, 4, 8), memory(1, 6, seed=6)
     keys = jax.random.split(jax.random.key(7), 3000)
     outs = jax.vmap(lambda key: attend(query, (own,), None, (0.3, key)))(keys)
     np.testing.assert_allclose(outs.mean(0), attend(query, (own,)), atol=0.05)
