@@ -41,6 +41,9 @@ class MultimodalBatch:
       answer: A consecutive rows per question.
       answer_weight: weight of each answer's loss; 0 marks a row of padding.
       caption: C consecutive rows per video; a row whose mask is all zero is padding.
+      text: rows of plain text, of a batch without frames.
+      is_video: False for images, which skip the local temporal modules. Part of the
+        batch's structure: the two kinds compile apart.
     """
 
     frames: UInt8[Any, "B T H W 3"] | Float[Any, "B T H W 3"] | None = None
@@ -48,6 +51,8 @@ class MultimodalBatch:
     answer: Tokens | None = None
     answer_weight: Float[Any, "B*Q*A"] | None = None
     caption: Tokens | None = None
+    text: Tokens | None = None
+    is_video: bool = flax.struct.field(pytree_node=False, default=True)
 
     def require(self, name: str) -> Any:
         """The field `name`.

@@ -15,11 +15,9 @@ class CaptionAndAnswer(Task):
 
     Attributes:
       prompt_length: see `Captioning`.
-      is_video: False for images.
     """
 
     prompt_length: int = 0
-    is_video: bool = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -27,24 +25,31 @@ class CaptionAndAnswer(Task):
 
     @property
     def captioning(self) -> Captioning:
-        return Captioning(self.config, self.prompt_length, self.is_video)
+        return Captioning(self.config, self.prompt_length)
 
     @property
     def answering(self) -> QuestionAnswering:
-        return QuestionAnswering(self.config, self.is_video)
+        return QuestionAnswering(self.config)
 
     def logits(self, model: MPlug2, batch: MultimodalBatch):
-        vision = model.encode_vision(batch.require("frames"), self.is_video).embeds
+        vision = model.encode_vision(batch.require("frames"), batch.is_video).embeds
         return (
             self.captioning.caption_logits(model, vision, batch),
             self.answering.answer_logits(model, vision, batch),
         )
 
-    def loss_of(self, logits, batch, soft_logits=None, soft_weight=0.0):
+    def normalizers(self, batch: MultimodalBatch):
+        return self.captioning.normalizers(batch) | self.answering.normalizers(batch)
+
+    def loss_of(
+        self, logits, batch, soft_logits=None, soft_weight=0.0, normalizers=None
+    ):
         soft_caption, soft_answer = soft_logits or (None, None)
         caption, answer = logits
         first, metrics = self.captioning.loss_of(
-            caption, batch, soft_caption, soft_weight
+            caption, batch, soft_caption, soft_weight, normalizers
         )
-        second, more = self.answering.loss_of(answer, batch, soft_answer, soft_weight)
+        second, more = self.answering.loss_of(
+            answer, batch, soft_answer, soft_weight, normalizers
+        )
         return first + second, metrics | more

@@ -27,12 +27,14 @@ def test_tokens_of_the_prompt_and_padding_do_not_count():
     losses, counts = token_losses(LOGITS, TEXT, first=2)
     assert counts.tolist() == [[False, True, True], [False, False, False]]
     expected = (by_hand(0, 2) + by_hand(0, 3)) / 2
-    assert float(mean_over_tokens(losses, counts)) == pytest.approx(expected, rel=1e-6)
+    assert float(mean_over_tokens(losses, counts.sum())) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_nothing_that_counts_is_zero_not_nan():
     losses, counts = token_losses(LOGITS, TEXT, first=9)
-    assert float(mean_over_tokens(losses, counts)) == 0.0
+    assert float(mean_over_tokens(losses, counts.sum())) == 0.0
 
 
 def test_answers_are_summed_weighted_and_divided_by_questions():
