@@ -20,7 +20,10 @@ if TYPE_CHECKING:  # help comes before JAX
     from mplug2_jax.conversion.report import Report
 
 TASKS = {"caption": "captioning", "qa": "question_answering"}
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 _FORWARD_ONLY = (
+    "clip",
+    "bert",
     "size",
     "bert_config",
     "task",
@@ -78,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
     source, clip, bert = args.source, args.clip, args.bert
     if source is not None and source.is_dir():
         return _export(args)
+    if args.to.suffix in WEIGHT_FILES:
+        raise ValueError(
+            f"--to {args.to} names a weight file, but --from is none of our checkpoint "
+            "folders; a conversion from a weight file writes a folder."
+        )
     try:
         if source is not None and clip is None and bert is None:
             report = convert_file(source, args.to, _options(args))
@@ -119,14 +127,13 @@ def _export(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> "Options":
     from mplug2_jax.conversion.convert import Options
     from mplug2_jax.data.tokenizers import open_tokenizer
-    from mplug2_jax.models.mplug2 import MODULES
     from mplug2_jax.tasks.base import COMPOSITION
 
     tokenizer = None if args.vocab is None else open_tokenizer(args.vocab)
     return Options(
         size=args.size,
         bert=None if args.bert_config is None else _read_json(args.bert_config),
-        modules=COMPOSITION[TASKS[args.task]].modules if args.task else MODULES,
+        modules=COMPOSITION[TASKS[args.task]].modules if args.task else None,
         image_size=args.image_size,
         temporal_stride=args.temporal_stride,
         allow_missing=args.allow_missing,

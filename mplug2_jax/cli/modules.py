@@ -5,8 +5,9 @@
 
 Only the modules of a task are built, loaded and trained. Parameters are counted with
 the vocabulary's true size (word tables are stored padded to a multiple of 128), without
-the heads of tasks other than captioning and question answering. The universal layers
-have more of them where there is vision: the latents and the cross-attention.
+the heads of classification and grounding; those of contrast, matching and masked words
+are the last of the numbers. The universal layers have more of them where there is
+vision: the latents and the cross-attention.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
       ValueError: there is no such task.
     """
     from mplug2_jax.models.config import preset
-    from mplug2_jax.models.mplug2 import MODULES
+    from mplug2_jax.models.mplug2 import HEADS, MODULES
     from mplug2_jax.tasks.base import COMPOSITION
 
     tasks = COMPOSITION
@@ -46,13 +47,15 @@ def run(args: argparse.Namespace) -> int:
         tasks = {args.task: COMPOSITION[args.task]}
     config = preset(args.size)
     sizes = {row.modules: module_sizes(config, row.modules) for row in tasks.values()}
-    header = ("task", *MODULES, "total", "universal reads", "head, loss")
+    header = ("task", *MODULES, "total", "of it heads", "universal reads", "head, loss")
     rows: list[tuple[str, ...]] = [header]
     for name, row in tasks.items():
         counts = sizes[row.modules]
         cells = [_millions(counts[m]) if m in counts else "-" for m in MODULES]
         total = _millions(sum(counts.values()))
-        rows.append((name, *cells, total, row.universal, row.head))
+        has_heads = set(counts) & set(HEADS)
+        heads = _millions(sum(counts[m] for m in has_heads)) if has_heads else "-"
+        rows.append((name, *cells, total, heads, row.universal, row.head))
     print(f"{args.size}: parameters in millions")
     print(aligned(rows, left={0, len(header) - 2, len(header) - 1}))
     return 0

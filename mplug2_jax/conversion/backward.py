@@ -37,7 +37,8 @@ def plan_export(
     layers = upstream.axes(config, fusion_total or config.text.num_layers)
     sources: dict[str, list[Slot]] = defaultdict(list)
     for slot in expand(upstream.rules(config), layers):
-        if slot.target in leaves.flat:
+        copied = slot.source not in upstream.WITHOUT_COPY or not teacher
+        if slot.target in leaves.flat and copied:
             sources[slot.source].append(slot)
     tensors = {}
     for key, slots in sources.items():
@@ -80,7 +81,7 @@ class _Leaves:
             self._keep([slot.target for slot in slots])
             parts = [slot.view(self.kept[slot.target]) for slot in slots]
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            return np.ascontiguousarray(whole, kind)
+            return np.asarray(whole, kind, order="C")
 
         return LazyArray(shape, kind, read)
 

@@ -28,6 +28,7 @@ from mplug2_jax.conversion.names import Spelling, read_names
 from mplug2_jax.conversion.report import Report
 from mplug2_jax.conversion.safetensors_io import read_safetensors, write_safetensors
 from mplug2_jax.conversion.torch_io import open_tensors, write_torch
+from mplug2_jax.conversion.upstream import HEAD_KEYS
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import MODULES
 
@@ -49,7 +50,7 @@ class Options:
 
     Attributes:
       size: name of a preset; `bert`: a BERT configuration instead.
-      modules: the modules to convert.
+      modules: the modules to convert; None means all that the file has.
       image_size: resolution to resize the position embeddings to, in pixels.
       temporal_stride: of a stem that merges frames; shapes do not tell it.
       allow_missing: regular expression of keys that may be missing.
@@ -61,7 +62,7 @@ class Options:
 
     size: str | None = None
     bert: Mapping[str, Any] | None = None
-    modules: tuple[str, ...] = MODULES
+    modules: tuple[str, ...] | None = None
     image_size: int | None = None
     temporal_stride: int | None = None
     allow_missing: str | None = None
@@ -86,10 +87,12 @@ def convert_file(source: Path, target: Path, options: Options) -> Report:
     config = _chosen(
         infer_config(shapes, size=options.size, bert=options.bert), options
     )
+    heads = (head for head, key in HEAD_KEYS.items() if key in names.student)
+    modules = options.modules or (*MODULES, *heads)
     plan = plan_conversion(
         file.tensors,
         config,
-        options.modules,
+        modules,
         source=str(source),
         allow_missing=options.allow_missing,
         seed=options.seed,
@@ -104,7 +107,7 @@ def convert_file(source: Path, target: Path, options: Options) -> Report:
         "fusion_layers": plan.fusion_total,
         "dtypes": plan.dtypes,
     }
-    metadata = Metadata(config, options.modules, "upstream", source=origin)
+    metadata = Metadata(config, modules, "upstream", source=origin)
     dead = {key: file.tensors[key] for key in plan.report.dead}
     _write(target, plan, metadata, dead, options)
     return plan.report
@@ -128,10 +131,11 @@ def join_files(clip: Path, bert: Path, target: Path, options: Options) -> Report
         rename_bert(bert_file.tensors, config),
     )
     allowed = "|".join(filter(None, (FRESH, options.allow_missing)))
+    modules = options.modules or MODULES
     plan = plan_conversion(
         renamed[0].tensors | renamed[1].tensors,
         config,
-        options.modules,
+        modules,
         source=f"{clip} with {bert}",
         allow_missing=allowed,
         seed=options.seed,
@@ -140,7 +144,7 @@ def join_files(clip: Path, bert: Path, target: Path, options: Options) -> Report
         plan.report.dead |= part.dead
         plan.report.unexpected += part.unexpected
     origin = {"kind": "clip+bert", "fusion_layers": plan.fusion_total}
-    metadata = Metadata(config, options.modules, "standard", source=origin)
+    metadata = Metadata(config, modules, "standard", source=origin)
     _write(target, plan, metadata, {}, options)
     return plan.report
 

@@ -92,7 +92,9 @@ def plan_conversion(
         return unflatten(tree)
 
     params = side(names.student, False)
-    teacher = side(names.teacher, True) if names.teacher else None
+    lent = {k: names.student[k] for k in upstream.WITHOUT_COPY if k in names.student}
+    teacher = side(lent | names.teacher, True) if names.teacher else None
+    report.matched = list(dict.fromkeys(report.matched))
     used = [*report.matched, *report.tied]
     dtypes = {
         key: str(tensors[key].dtype)

@@ -58,6 +58,7 @@ def visible_facts(shapes: Mapping[str, Shape]) -> Facts:
     count("text.num_layers", rf"{_TEXT}{layer}")
     count("universal.num_layers", rf"{_TEXT}{layer}crossattention\.")
     count("decoder.num_layers", rf"text_decoder\.bert{layer}")
+    see("contrastive.width", "vision_proj.weight", 0)
     for key, shape in shapes.items():
         if re.fullmatch(rf"{_TEXT}{layer}latents", key):
             facts["universal.num_latents"] = shape[0]

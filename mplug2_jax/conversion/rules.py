@@ -163,7 +163,7 @@ def match(
     for key in shapes:
         if key in explained:
             continue
-        reason = unused.get(key) or _why_dead(key, dead)
+        reason = _why_dead(key, dead) or unused.get(key)
         if reason:
             result.dead[key] = reason
         else:

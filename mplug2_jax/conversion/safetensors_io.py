@@ -58,7 +58,13 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
             "fetch the file again."
         ) from None
     entries.pop("__metadata__", None)
-    ends = [entry["data_offsets"][1] for entry in entries.values()]
+    try:
+        ends = [_end(entry) for entry in entries.values()]
+    except (KeyError, TypeError, IndexError, ValueError):
+        raise ValueError(
+            f"{path} is damaged: its safetensors header contradicts itself; fetch the "
+            "file again."
+        ) from None
     size, expected = path.stat().st_size, 8 + length + max(ends, default=0)
     if size != expected:
         raise ValueError(
@@ -66,6 +72,15 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
             f"{expected}; fetch the file again."
         )
     return {name: _tensor(path, name, 8 + length, e) for name, e in entries.items()}
+
+
+def _end(entry) -> int:
+    """Where a tensor's bytes end; ValueError if they are not as many as its shape."""
+    begin, end = entry["data_offsets"]
+    width = _TYPES[entry["dtype"]].itemsize if entry["dtype"] in _TYPES else None
+    if width is not None and end - begin != math.prod(entry["shape"]) * width:
+        raise ValueError
+    return end
 
 
 def _tensor(path: Path, name: str, start: int, entry) -> LazyArray:

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,16 +80,30 @@ def open_tensors(path: str | Path) -> TensorFile:
     )
 
 
+# What PyTorch's reader of the old format raises when bytes are missing.
+UNREADABLE = (
+    *(RuntimeError, EOFError, KeyError, ValueError, IndexError, TypeError),
+    *(AttributeError, AssertionError, struct.error),
+)
+
+
 def _open_zip(path: Path) -> TensorFile:
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is truncated: the end of its archive is missing; fetch it again."
         )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise _damaged(path, error) from None
     if any(name.endswith("/constants.pkl") for name in names):
         # TorchScript: its code is not Python and runs only when called.
-        module = _torch().jit.load(str(path), map_location="cpu")
+        torch = _torch()
+        try:
+            module = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as error:
+            raise _damaged(path, error) from None
         return _find_tensors(path, dict(module.state_dict()))
     if not any(name.endswith("/data.pkl") for name in names):
         raise ValueError(f"{path} is a zip archive, but not one that PyTorch wrote.")
@@ -115,11 +130,15 @@ def _load(path: Path, mmap: bool) -> Any:
             return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
         except pickle.UnpicklingError as error:
             raise _refused(path, error) from None
-        except (RuntimeError, EOFError, KeyError, ValueError) as error:
-            reason = (str(error).splitlines() or ["it ends too early"])[0]
-            raise ValueError(
-                f"{path} is truncated or damaged ({reason[:150]}); fetch it again."
-            ) from None
+        except UNREADABLE as error:
+            raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).splitlines() or ["it ends too early"])[0]
+    return ValueError(
+        f"{path} is truncated or damaged ({reason[:150]}); fetch it again."
+    )
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> ValueError:

@@ -123,18 +123,49 @@ def _vision() -> list[Rule]:
     ]
 
 
+def _lm_head(source: str, target: str, words) -> list[Rule]:
+    """All of a head but its output matrix, which is a word table."""
+    tied = f"{source}.decoder.bias"
+    return [
+        *_linear(f"{source}.transform.dense", f"{target}/dense"),
+        *_norm(f"{source}.transform.LayerNorm", f"{target}/norm"),
+        Rule(f"{source}.bias", f"{target}/bias", words, tied=tied),
+    ]
+
+
 def _decoder(words) -> list[Rule]:
     head = "text_decoder.cls.predictions"
-    tied = f"{head}.decoder.{{}}".format
     layer = "text_decoder.bert.encoder.layer.{decoder}"
-    embeddings = "text_decoder.bert.embeddings"
+    embeddings, tied = "text_decoder.bert.embeddings", f"{head}.decoder.weight"
     return [
-        *_embeddings(embeddings, "decoder/embeddings", words, tied("weight")),
+        *_embeddings(embeddings, "decoder/embeddings", words, tied),
         *_bert_layer(layer, "decoder/layers", cross=True),
-        *_linear(f"{head}.transform.dense", "decoder/head/dense"),
-        *_norm(f"{head}.transform.LayerNorm", "decoder/head/norm"),
-        Rule(f"{head}.bias", "decoder/head/bias", words, tied=tied("bias")),
+        *_lm_head(head, "decoder/head", words),
     ]
+
+
+def _heads(words) -> list[Rule]:
+    """Of pretraining. The head of masked words keeps the fusion encoder's table."""
+    head, table = "fusion_encoder.cls.predictions", "mlm/embeddings/word/embedding"
+    tied = "fusion_encoder.embeddings.word_embeddings.weight"
+    return [
+        *_linear("vision_proj", "contrastive/vision"),
+        *_linear("text_proj", "contrastive/text"),
+        Rule("temp", "contrastive/temperature", same),
+        *_linear("itm_head", "matching"),
+        Rule(f"{head}.decoder.weight", table, words, tied=tied),
+        *_lm_head(head, "mlm/head", words),
+    ]
+
+
+# Parameters of which files have no momentum copy; the teacher takes the student's.
+WITHOUT_COPY = ("temp",)
+# A key of each head, by which a file shows that it has it.
+HEAD_KEYS = {
+    "contrastive": "vision_proj.weight",
+    "matching": "itm_head.weight",
+    "mlm": "fusion_encoder.cls.predictions.bias",
+}
 
 
 def axes(config: MPlug2Config, fusion_total: int) -> dict[str, range]:
@@ -164,6 +195,7 @@ def rules(config: MPlug2Config) -> list[Rule]:
         *_norm("visn_emb_norm", "universal/vision_norm"),
         *_bert_layer(fusion, "fusion/layer_{fusion}", cross=True),
         *_decoder(words),
+        *_heads(words),
     ]
 
 
@@ -189,11 +221,7 @@ DEAD = (
         "latents of the decoder, never read",
     ),
     Dead(r"(text|fusion)_encoder\.pooler\.dense\.(weight|bias)", "BERT's pooler"),
-    Dead(
-        r"(vision_proj|text_proj|itm_head)\.(weight|bias)|temp"
-        r"|(text|fusion)_encoder\.cls\..+",
-        "a pretraining head, not part of captioning or question answering",
-    ),
+    Dead(r"text_encoder\.cls\..+", "a second head of masked words, beside fusion's"),
     Dead(r"\w*queue(_ptr)?|ptr_queue", "a queue of pretraining features"),
 )
 

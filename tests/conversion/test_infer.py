@@ -64,6 +64,12 @@ def test_entries_of_a_plain_bert_suffice():
     assert config.decoder.num_layers == 3 and config.universal.num_layers == 2
 
 
+def test_the_width_of_the_contrastive_features_is_seen():
+    keys = goldens.read_json("proj", "pretrain_keys.json")
+    found = {key: tuple(shape) for key, shape in keys.items()}
+    assert visible_facts(found)["contrastive.width"] == 32
+
+
 def test_resolution_and_stem_are_seen():
     facts = visible_facts(shapes("tdown"))
     assert facts["vision.temporal_downsampling"] is True

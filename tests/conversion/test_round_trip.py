@@ -8,8 +8,9 @@ from safetensors.numpy import load_file
 
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.conversion import convert_state_dict, export_state_dict
+from mplug2_jax.conversion.backward import plan_export
 from mplug2_jax.conversion.convert import Options, convert_file, export_checkpoint
-from mplug2_jax.models.mplug2 import MODULES
+from mplug2_jax.models.mplug2 import HEADS, MODULES
 from mplug2_jax.tasks.base import COMPOSITION
 
 KINDS = [
@@ -39,7 +40,12 @@ def test_a_full_file_comes_back_with_all_keys(
     path = save({"model": torch_golden(name, kind), "epoch": 9})
     report = convert_file(path, folder, Options(bert=bert(name), keep_dead=True))
     assert not report.initialised and report.notes == ["other entries, left out: epoch"]
-    assert read_metadata(folder).config == goldens.config(name)
+    heads = HEADS if kind == "pretrain" else ()
+    config = goldens.config(name)
+    if heads:
+        config = config.replace(contrastive={"width": 32})
+    assert read_metadata(folder).config == config
+    assert read_metadata(folder).modules == (*MODULES, *heads)
     assert export_checkpoint(folder, tmp_path / "back.pth") == len(original)
     same_bits(arrays(tmp_path / "back.pth"), original)
     export_checkpoint(folder, tmp_path / "back.safetensors")
@@ -100,6 +106,72 @@ def test_the_teacher_is_the_momentum_copy(save, torch_golden, tmp_path, same_bit
     same_bits(
         export_state_dict(teacher, goldens.config("base")),
         export_state_dict(expected, goldens.config("base")),
+    )
+
+
+def test_heads_of_pretraining_and_their_momentum_copies(same_bits):
+    config = goldens.config("base").replace(contrastive={"width": 32})
+    state = goldens.state_dict("base", "pretrain")
+    params, teacher, report = convert_state_dict(state, config, (*MODULES, *HEADS))
+    for tree, suffix in ((params, ""), (teacher, "_m")):
+        heads = {
+            "contrastive/vision": (
+                f"vision_proj{suffix}",
+                tree["contrastive"]["vision"],
+            ),
+            "contrastive/text": (f"text_proj{suffix}", tree["contrastive"]["text"]),
+            "matching": (f"itm_head{suffix}", tree["matching"]),
+        }
+        for key, head in heads.values():
+            np.testing.assert_array_equal(head["kernel"], state[f"{key}.weight"].T)
+            np.testing.assert_array_equal(head["bias"], state[f"{key}.bias"])
+        mlm = f"fusion_encoder{suffix}.cls.predictions"
+        table = tree["mlm"]["embeddings"]["word"]["embedding"]
+        np.testing.assert_array_equal(table[:120], state[f"{mlm}.decoder.weight"])
+        np.testing.assert_array_equal(
+            tree["mlm"]["head"]["dense"]["kernel"],
+            state[f"{mlm}.transform.dense.weight"].T,
+        )
+        # There is one temperature: files have no copy of it.
+        assert tree["contrastive"]["temperature"] == state["temp"] == np.float32(0.07)
+    assert report.matched.count("temp") == 1
+    back = export_state_dict(params, config)
+    words = "fusion_encoder.embeddings.word_embeddings.weight"
+    assert back["temp"].shape == ()
+    assert np.array_equal(
+        back[words], back["fusion_encoder.cls.predictions.decoder.weight"]
+    )
+    lent = plan_export(teacher, config, teacher=True)
+    assert "vision_proj_m.weight" in lent and not {"temp", "temp_m"} & set(lent)
+
+
+def test_fine_tuning_takes_a_pretrained_file_without_its_heads(
+    save, torch_golden, tmp_path
+):
+    path = save({"model": torch_golden("proj", "pretrain")})
+    how = Options(bert=bert("proj"), modules=COMPOSITION["captioning"].modules)
+    report = convert_file(path, tmp_path / "model", how)
+    assert report.problem() is None
+    assert "belongs to contrastive, which was not asked for" in report.dead.values()
+    params, _ = load_checkpoint(tmp_path / "model")
+    assert not set(params) & set(HEADS)
+
+
+def test_queues_are_named_and_kept_aside(save, torch_golden, tmp_path, same_bits):
+    state = torch_golden("proj", "pretrain")
+    queues = {
+        "image_queue": torch.arange(6.0).reshape(2, 3),
+        "text_queue": torch.ones(2, 3),
+        "queue_ptr": torch.zeros(1, dtype=torch.long),
+    }
+    path = save({"model": state | queues})
+    how = Options(bert=bert("proj"), keep_dead=True)
+    report = convert_file(path, tmp_path / "model", how)
+    assert {report.dead[key] for key in queues} == {"a queue of pretraining features"}
+    export_checkpoint(tmp_path / "model", tmp_path / "back.pth")
+    back = arrays(tmp_path / "back.pth")
+    same_bits(
+        {key: back[key] for key in queues}, {k: v.numpy() for k, v in queues.items()}
     )
 
 
