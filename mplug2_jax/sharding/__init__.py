@@ -1,0 +1,1 @@
+"""How parameters, optimizer state and batches lie on many devices."""

@@ -1,0 +1,135 @@
+"""Joins the processes of a run: the one place that knows how they were started.
+
+By hand or by a launcher (JobSet with GPUs): the variables MPLUG2_COORDINATOR,
+MPLUG2_PROCESSES and MPLUG2_PROCESS_INDEX. Under Slurm's `srun`: from Slurm's variables,
+one process per GPU. On TPU VMs and GKE's TPU nodes: automatic. Otherwise one process.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+BY_HAND = ("MPLUG2_COORDINATOR", "MPLUG2_PROCESSES", "MPLUG2_PROCESS_INDEX")
+HEARTBEAT = "MPLUG2_HEARTBEAT_SECONDS"  # a silent process is dead after so long
+JOIN = "MPLUG2_JOIN_SECONDS"  # a process waits so long for the others
+DEFAULTS = {HEARTBEAT: 100, JOIN: 300}
+# What `srun` sets for each task; `salloc` alone sets only the first.
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+_TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """How this process belongs to others; None where JAX finds it out."""
+
+    kind: Literal["single", "by hand", "slurm", "tpu"] = "single"
+    coordinator: str | None = None
+    count: int | None = 1
+    index: int | None = 0
+
+
+def detect(environ: Mapping[str, str] = os.environ) -> Cluster:
+    """How this process was started.
+
+    Raises:
+      ValueError: the variables are incomplete or make no sense.
+    """
+    if any(environ.get(name) for name in BY_HAND):
+        return _by_hand(environ)
+    if all(name in environ for name in _SLURM) and _number(environ, "SLURM_NTASKS") > 1:
+        count, index = _number(environ, "SLURM_NTASKS"), environ["SLURM_PROCID"]
+        return Cluster("slurm", None, count, int(index))
+    return Cluster("tpu", None, None, None) if _has_tpu(environ) else Cluster()
+
+
+def initialize(environ: Mapping[str, str] = os.environ) -> Cluster:
+    """Joins the other processes, and says once which one this is.
+
+    To be called before any device is touched; called again it does nothing.
+
+    Raises:
+      ValueError: the variables are incomplete or make no sense.
+      ConnectionError: the others were not there in time.
+    """
+    cluster = detect(environ)
+    heartbeat, join = (_limit(environ, name) for name in (HEARTBEAT, JOIN))
+    if cluster.kind == "single" or jax.distributed.is_initialized():
+        return cluster
+    try:
+        jax.distributed.initialize(
+            cluster.coordinator,
+            *((cluster.count, cluster.index) if cluster.kind == "by hand" else ()),
+            cluster_detection_method=_method(cluster),
+            initialization_timeout=join,
+            heartbeat_timeout_seconds=heartbeat,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(
+            f"Process {cluster.index} of {cluster.count} did not meet the others at "
+            f"{cluster.coordinator or 'the coordinator'} within {join} s ({reason}); "
+            f"start all of them, or give them longer by {JOIN}."
+        ) from error
+    index, count = jax.process_index(), jax.process_count()
+    print(
+        f"process {index} of {count} ({cluster.kind}): {jax.local_device_count()} of "
+        f"{jax.device_count()} devices, heartbeat limit {heartbeat} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return dataclasses.replace(cluster, count=count, index=index)
+
+
+def _method(cluster: Cluster) -> str | None:
+    """Which of JAX's detections serves; by hand nothing is left to detect."""
+    return {"by hand": "deactivate", "slurm": "slurm"}.get(cluster.kind)
+
+
+def _by_hand(environ: Mapping[str, str]) -> Cluster:
+    missing = [name for name in BY_HAND if not environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"{missing[0]} is not set, but others of {', '.join(BY_HAND)} are; set all "
+            "three for every process, or none for a single one."
+        )
+    coordinator = environ[BY_HAND[0]]
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(
+            f"{BY_HAND[0]} is {coordinator!r}; expected HOST:PORT of process 0."
+        )
+    count, index = (_number(environ, name) for name in BY_HAND[1:])
+    if count < 1 or index >= count:
+        raise ValueError(
+            f"{BY_HAND[2]} is {index} and {BY_HAND[1]} {count}; expected an index from "
+            "0 to the number of processes less 1."
+        )
+    # One process needs no others, so that scripts need no case of their own.
+    return Cluster("by hand" if count > 1 else "single", coordinator, count, index)
+
+
+def _has_tpu(environ: Mapping[str, str]) -> bool:
+    wanted = environ.get("JAX_PLATFORMS", "tpu")
+    present = any(Path(device).exists() for device in _TPU_DEVICES)
+    return "tpu" in wanted and present and bool(importlib.util.find_spec("libtpu"))
+
+
+def _limit(environ: Mapping[str, str], name: str) -> int:
+    if name not in environ:
+        return DEFAULTS[name]
+    if (seconds := _number(environ, name)) < 1:
+        raise ValueError(f"{name} is {seconds}; expected at least 1 second.")
+    return seconds
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    value = environ.get(name, "1" if name.startswith("SLURM") else "")
+    if not value.isdigit():
+        raise ValueError(f"{name} is {value!r}; expected a whole number.")
+    return int(value)

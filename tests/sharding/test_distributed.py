@@ -1,0 +1,216 @@
+"""Processes that meet over loopback: the same run, and the same end of a broken one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mplug2_jax.data import shapes
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.sharding.distributed import BY_HAND, Cluster, detect
+
+RELATIVE = 1e-5  # of losses: sums of eight parts or of four, over a few steps
+STEPS, SAVE_EVERY = 16, 4
+HEARTBEAT = 10  # seconds
+GRACE = 20  # on a busy machine, to notice and to end
+CONFIG = """
+from mplug2_jax.training.config import default_config, default_part
+
+def get_config():
+    config = default_config("pretraining", "tiny")
+    config.vocab = "{root}/tokenizer"
+    config.model.vision.update(
+        width=32, num_layers=1, num_heads=2, image_size=24, mlp_dim=64)
+    config.model.text.update(width=32, num_heads=2, mlp_dim=64, num_layers=2)
+    config.model.universal.update(num_layers=1, num_latents=4)
+    config.model.fusion.num_layers = config.model.decoder.num_layers = 1
+    config.model.contrastive.width = 16
+    config.objectives.queue_size = 16
+    config.inputs.update(num_frames=2, caption_length=16, question_length=10,
+                         answer_length=16, text_length=16, prompt="")
+    for kind, path in dict(video="train.jsonl", text="text.txt").items():
+        config.mixture[kind] = default_part(kind)
+        config.mixture[kind].data.path = "{root}/" + path
+        config.mixture[kind].batch.update(batch_size=8, threads=1)
+    config.distillation.weight = 0.4
+    config.optimizer.update(learning_rate=1e-3, vision_learning_rate=1e-3,
+                            warmup_steps=2, clip_norm=1.0)
+    config.steps, config.save_every, config.log_every = {steps}, {every}, 1
+    return config
+"""
+HAND = dict(zip(BY_HAND, ("host:1234", "4", "3"), strict=True))
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_NTASKS": "16",
+    "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Cluster()),
+        (HAND, Cluster("by hand", "host:1234", 4, 3)),
+        (SLURM, Cluster("slurm", None, 16, 9)),
+        (SLURM | HAND, Cluster("by hand", "host:1234", 4, 3)),
+        (SLURM | {"SLURM_NTASKS": "1"}, Cluster()),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "16"}, Cluster()),  # salloc, no srun
+    ],
+)
+def test_how_a_process_was_started(environment, expected):
+    assert detect(environment | {"JAX_PLATFORMS": "cpu"}) == expected
+
+
+def test_one_process_by_hand_needs_no_others():
+    assert detect(HAND | {"MPLUG2_PROCESSES": "1", BY_HAND[2]: "0"}).kind == "single"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"MPLUG2_PROCESSES": ""}, "MPLUG2_PROCESSES is not set"),
+        ({"MPLUG2_COORDINATOR": "host"}, "expected HOST:PORT"),
+        ({"MPLUG2_PROCESS_INDEX": "4"}, "expected an index from 0"),
+        ({"MPLUG2_PROCESS_INDEX": "-1"}, "expected a whole number"),
+    ],
+)
+def test_wrong_variables_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        detect(HAND | changed)
+
+
+class Run:
+    """`mplug2 train` on loopback, `count` processes of `devices` CPU devices each."""
+
+    def __init__(self, root: Path, workdir: Path, count: int, devices: int):
+        self.workdir = workdir
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
+            "MPLUG2_HEARTBEAT_SECONDS": str(HEARTBEAT),
+        }
+        command = [sys.executable, "-m", "mplug2_jax", "train"]
+        command += ["--config", str(root / "config.py"), "--workdir", str(workdir)]
+        workdir.mkdir(exist_ok=True)
+        self.processes = []
+        for index in range(count):
+            own = (f"127.0.0.1:{port}", str(count), str(index))
+            environment = shared | dict(zip(BY_HAND, own, strict=True))
+            self.processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+
+    def finish(self) -> list[str]:
+        """What the processes printed; all must succeed."""
+        texts = [process.communicate(timeout=600)[0] for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        assert codes == [0] * len(codes), texts
+        return texts
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def losses(self) -> dict[int, dict[str, float]]:
+        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
+        found = (json.loads(line) for line in lines)
+        return {
+            line["step"]: {k: v for k, v in line.items() if "loss" in k or "norm" in k}
+            for line in found
+        }
+
+    def saved(self) -> int:
+        names = [p.name for p in self.workdir.glob("checkpoints/*")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    annotations = shapes.write_dataset(root, "train", 12, num_frames=4, size=24)
+    WordPieceTokenizer.from_words(shapes.vocabulary()).save(root / "tokenizer")
+    lines = [json.loads(line) for line in annotations.read_text().splitlines()]
+    texts = [caption for line in lines for caption in line["captions"]]
+    (root / "text.txt").write_text("\n".join(texts))
+    text = CONFIG.format(root=root, steps=STEPS, every=SAVE_EVERY)
+    (root / "config.py").write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(world) -> Run:
+    """One process with eight devices."""
+    run = Run(world, world / "alone", 1, 8)
+    run.finish()
+    assert sorted(run.losses()) == list(range(1, STEPS + 1))
+    return run
+
+
+def assert_same_losses(run: Run, expected: Run) -> None:
+    found, wanted = run.losses(), expected.losses()
+    assert found.keys() == wanted.keys()
+    for step, line in wanted.items():
+        assert found[step].keys() == line.keys()
+        for name, value in line.items():
+            np.testing.assert_allclose(found[step][name], value, RELATIVE, 1e-7)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_as_one_does(world, alone, tmp_path, count):
+    run = Run(world, tmp_path / "run", count, 2)
+    try:
+        texts = run.finish()
+    finally:
+        run.end()
+    for index, text in enumerate(texts):
+        assert text.count(f"process {index} of {count} (by hand)") == 1
+    assert_same_losses(run, alone)
+
+
+@pytest.mark.cluster
+def test_a_killed_process_stops_the_others_and_a_restart_resumes(
+    world, alone, tmp_path
+):
+    run = Run(world, tmp_path / "run", 2, 2)
+    first, second = run.processes
+    try:
+        while run.saved() < SAVE_EVERY:
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.002)
+        second.send_signal(signal.SIGKILL)
+        start = time.monotonic()
+        text = first.communicate(timeout=HEARTBEAT + GRACE)[0]
+        stopped_after = time.monotonic() - start
+    finally:
+        run.end()
+    assert first.returncode != 0, text
+    assert stopped_after < HEARTBEAT + GRACE
+    assert run.saved() < STEPS, "the run ended before it was interrupted"
+    again = Run(world, tmp_path / "run", 2, 2)
+    try:
+        texts = again.finish()
+    finally:
+        again.end()
+    assert "resumed at step" in texts[0]
+    assert_same_losses(again, alone)
