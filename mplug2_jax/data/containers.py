@@ -8,20 +8,22 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from mplug2_jax.data.files import StoredFile, open_file, size_of
+
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 BOXES = set(
     b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta".split()
 )
 
 
-def missing_bytes(path: str | os.PathLike) -> int:
+def missing_bytes(path: str | os.PathLike | StoredFile) -> int:
     """How many bytes, at least, an MP4, AVI, Matroska/WebM or GIF file lacks.
 
     0 for whole files, other formats, and files that do not state their size.
     """
-    path = Path(path)
-    total = path.stat().st_size
-    with path.open("rb") as file:
+    media = path if isinstance(path, StoredFile) else Path(path)
+    total = size_of(media)
+    with open_file(media) as file:
         head = file.read(12)
         if head[4:8] in BOXES:
             needed = _end_of_boxes(file, total)

@@ -7,11 +7,12 @@ drawn at random is drawn once per clip, so that all its frames change alike.
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
+
+from mplug2_jax.data.files import MediaError, StoredFile, as_source, check_file
 
 Frames = UInt8[np.ndarray, "T H W 3"]
 Change = Callable[[Image.Image], Image.Image]
@@ -23,27 +24,8 @@ OPERATIONS = (
 )
 
 
-class MediaError(ValueError):
-    """A media file that cannot be used; the message names it and says what to do."""
-
-
-def check_file(path: str | os.PathLike) -> Path:
-    """The path of a file that exists and is not empty.
-
-    Raises:
-      FileNotFoundError: there is nothing.
-      MediaError: it is empty or a directory.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise MediaError(f"{path} is a directory: name a video or an image file")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes): fetch it again or remove it")
-    return path
-
-
 def read_image(
-    path: str | os.PathLike, size: int | None = None
+    path: str | os.PathLike | StoredFile, size: int | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image upright (EXIF orientation applied) as RGB.
 
@@ -57,7 +39,7 @@ def read_image(
     """
     path = check_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(as_source(path)) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits of grey
                 array = np.asarray(upright, np.float32) / 257
@@ -66,7 +48,8 @@ def read_image(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, PermissionError):
             raise
-        found = str(error).replace(str(path), "it")
+        stored = isinstance(path, StoredFile)
+        found = type(error).__name__ if stored else str(error).replace(str(path), "it")
         raise MediaError(f"{path} is not a readable image ({found})") from error
     return resize(pixels[None], size)[0]
 

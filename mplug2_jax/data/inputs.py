@@ -7,6 +7,7 @@ from mplug2_jax.data.text import (
     PROMPT,
     answer_text,
     caption_text,
+    clean_caption,
     clean_question,
 )
 from mplug2_jax.data.tokenizers import Tokenizer
@@ -20,6 +21,7 @@ class InputConfig:
     Attributes:
       num_frames: frames per video.
       caption_length, question_length, answer_length: tokens, [CLS] and end included.
+      text_length: tokens of plain text, [CLS] included; of pretraining.
       prompt: what every caption begins with; may be empty.
       prompt_joined: no blank between prompt and caption ("a video ofa man"), as the
         released checkpoints were trained.
@@ -31,6 +33,7 @@ class InputConfig:
     answer_length: int = 10
     prompt: str = PROMPT
     prompt_joined: bool = True
+    text_length: int = 128
 
     def prompt_length(self, tokenizer: Tokenizer) -> int:
         """Targets before this position are the prompt's: its tokens, less one."""
@@ -58,3 +61,12 @@ class InputConfig:
         """Rows of answer and end token, `answer_length` wide."""
         texts = [answer_text(answer) for answer in answers]
         return tokenizer.encode_batch(texts, self.answer_length, self.answer_length)
+
+    def plain_captions(self, tokenizer: Tokenizer, captions: list[str]) -> Tokens:
+        """Rows of cleaned captions alone, `caption_length` wide; of pretraining."""
+        texts = [clean_caption(caption) for caption in captions]
+        return tokenizer.encode_batch(texts, self.caption_length, self.caption_length)
+
+    def texts(self, tokenizer: Tokenizer, texts: list[str]) -> Tokens:
+        """Rows of plain text, `text_length` wide."""
+        return tokenizer.encode_batch(texts, self.text_length, self.text_length)

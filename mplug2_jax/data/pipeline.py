@@ -1,55 +1,22 @@
-"""Examples to batches: a Grain pipeline, deterministic by (seed, step), resumable.
+"""Training batches of one data set: what fine-tuning reads.
 
 Videos are decoded and augmented ahead of the device by threads (PyAV and Pillow let go
 of the interpreter while they work). Frames stay uint8 until they are on the device.
 """
 
-import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any
 
-import grain
 import numpy as np
 
-from mplug2_jax.data.image import augment_frames
+from mplug2_jax.data.batches import BatchConfig, Batches, batches_of
+from mplug2_jax.data.clips import ClipReader
+from mplug2_jax.data.faults import Faults
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.records import Records
 from mplug2_jax.data.sources import QA, Example
 from mplug2_jax.data.tokenizers import Tokenizer
-from mplug2_jax.data.video import frame_times, is_image, read_media, sample_indices
+from mplug2_jax.data.video import is_image
 from mplug2_jax.types import MultimodalBatch, Tokens
-
-# More than any run takes. Grain's endless repetition overflows for one example.
-EPOCHS = 1 << 32
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchConfig:
-    """What a training batch holds.
-
-    Attributes:
-      batch_size: videos per step.
-      captions_per_video, questions_per_video, answers_per_question: rows of text per
-        video; a video with more gets a random choice, one with fewer padding. 0 leaves
-        the kind of text out.
-      crop_scale: share of the area that a random crop keeps; None resizes the whole
-        frame instead.
-      flip: mirror half of the clips (upstream does; wrong for left/right questions).
-      randaugment: (number, level) of operations, or None.
-      keep_clips: decode each clip once and keep all its frames in memory; for small
-        sets of short clips only.
-      threads: decoding threads.
-    """
-
-    batch_size: int = 4
-    captions_per_video: int = 0
-    questions_per_video: int = 0
-    answers_per_question: int = 1
-    crop_scale: tuple[float, float] | None = (0.5, 1.0)
-    flip: bool = True
-    randaugment: tuple[int, int] | None = (2, 5)
-    keep_clips: bool = False
-    threads: int = 4
 
 
 def training_batches(
@@ -59,26 +26,29 @@ def training_batches(
     config: BatchConfig,
     image_size: int,
     seed: int,
-) -> grain.DatasetIterator:
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
     """An endless, shuffled iterator of `MultimodalBatch`es of numpy arrays.
 
-    Its `get_state` and `set_state` resume it exactly.
+    Each process gets its rows of every global batch of `config.batch_size`.
 
     Raises:
-      ValueError: the examples lack the texts that `config` asks for.
+      ValueError: the examples lack the texts that `config` asks for, or the processes
+        cannot share a batch evenly.
     """
     _check(examples, config)
-    load = _Loader(tokenizer, inputs, config, image_size)
-    dataset = (
-        grain.MapDataset.source(examples)
-        .seed(seed)
-        .shuffle()
-        .repeat(EPOCHS)
-        .random_map(load)
-        .batch(config.batch_size, batch_fn=_stack)
+    faults = Faults("training data", len(examples), config.max_bad_share)
+    dataset = batches_of(
+        examples,
+        _Loader(tokenizer, inputs, config, image_size),
+        config,
+        seed,
+        faults,
+        process_index,
+        process_count,
     )
-    options = grain.ReadOptions(config.threads, prefetch_buffer_size=config.threads)
-    return iter(dataset.to_iter_dataset(options))
+    return Batches(dataset, config.threads, config.processes, {faults.name: faults})
 
 
 def all_images(examples: Sequence[Example]) -> bool:
@@ -87,6 +57,8 @@ def all_images(examples: Sequence[Example]) -> bool:
     Raises:
       ValueError: there are both.
     """
+    if isinstance(examples, Records):
+        return examples.kind == "image"
     stills = [example.media for example in examples if is_image(example.media)]
     if stills and len(stills) < len(examples):
         raise ValueError(
@@ -102,21 +74,30 @@ def _check(examples: Sequence[Example], config: BatchConfig) -> None:
     wanted = {"captions": config.captions_per_video}
     wanted["questions"] = config.questions_per_video
     for kind, count in wanted.items():
-        without = [example.id for example in examples if not getattr(example, kind)]
-        if count and len(without) == len(examples):
+        if count and not any(_counts(examples, kind)):
             raise ValueError(
                 f"None of the {len(examples)} examples has {kind}, which this task "
                 "trains on; check the annotation file and the task."
             )
 
 
+def _counts(examples: Sequence[Example], kind: str) -> Sequence[int]:
+    """How many texts of a kind there are: per example, or of records altogether.
+
+    Where records do not say, one each is assumed.
+    """
+    if isinstance(examples, Records):
+        known = examples.counts[kind]
+        return [len(examples) if known is None else known]
+    return [len(getattr(example, kind)) for example in examples]
+
+
 class _Loader:
-    """Decodes one example and encodes its texts; all chance comes from `rng`."""
+    """One example as a batch of one; all chance comes from `rng`."""
 
     def __init__(self, tokenizer, inputs: InputConfig, config: BatchConfig, size: int):
         self.tokenizer, self.inputs, self.config = tokenizer, inputs, config
-        self.size = size
-        self.clip = functools.cache(self._whole) if config.keep_clips else None
+        self.read = ClipReader(inputs.num_frames, size, config)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
         config, inputs = self.config, self.inputs
@@ -127,7 +108,8 @@ class _Loader:
             texts["caption"] = _blank(caption, [c is None for c in chosen])
         if config.questions_per_video:
             texts |= self._questions(example, rng)
-        return MultimodalBatch(frames=self._frames(example, rng), **texts)
+        frames, video = self.read(example, rng)
+        return MultimodalBatch(frames, **texts, is_video=video)
 
     def _questions(self, example: Example, rng: np.random.Generator):
         asked = _choose(example.questions, self.config.questions_per_video, rng)
@@ -139,30 +121,6 @@ class _Loader:
         answer = self.inputs.answers(self.tokenizer, [text for text, _ in pairs])
         weights = np.array([weight for _, weight in pairs], np.float32)
         return {"question": question, "answer": answer, "answer_weight": weights}
-
-    def _frames(self, example: Example, rng: np.random.Generator) -> np.ndarray:
-        config, count = self.config, self.inputs.num_frames
-        if is_image(example.media):  # T = 1
-            count = 1
-        size = self.size if config.crop_scale is None else None
-        if self.clip is not None:
-            frames = self.clip(example.media, example.start, example.end)
-            frames = frames[sample_indices(len(frames), count, rng)]
-        else:
-            where = (example.start, example.end)
-            frames = read_media(example.media, count, size, rng, *where).frames
-        if config.crop_scale is None:
-            return frames
-        return augment_frames(
-            frames, rng, self.size, config.crop_scale, config.flip, config.randaugment
-        )
-
-    def _whole(self, media, start, end) -> np.ndarray:
-        """All frames of a clip, at the model's size unless crops are taken later."""
-        times = frame_times(media)
-        inside = (times >= (start or 0.0)) & (times < (end or np.inf))
-        size = self.size if self.config.crop_scale is None else None
-        return read_media(media, max(inside.sum(), 1), size, None, start, end).frames
 
 
 def _choose(texts: Sequence, count: int, rng: np.random.Generator) -> list:
@@ -184,37 +142,21 @@ def _blank(tokens: Tokens, rows: Sequence[bool]) -> Tokens:
     return Tokens(values=tokens.values * keep, mask=tokens.mask * keep)
 
 
-def _stack(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
-    """Joins single-video batches: frames get a batch axis, text rows follow on."""
-    first = batches[0]
-
-    def join(name):
-        parts = [getattr(batch, name) for batch in batches]
-        if parts[0] is None:
-            return None
-        if isinstance(parts[0], Tokens):
-            values = np.concatenate([part.values for part in parts])
-            return Tokens(values, np.concatenate([part.mask for part in parts]))
-        return np.stack(parts) if name == "frames" else np.concatenate(parts)
-
-    names = [field.name for field in dataclasses.fields(first)]
-    joined: dict[str, Any] = {name: join(name) for name in names}
-    return MultimodalBatch(**joined)
-
-
 def epochs_to_steps(
     epochs: float, examples: Sequence[Example], config: BatchConfig
 ) -> int:
     """Steps of `epochs` passes over all texts, as upstream counts epochs.
 
     A video with ten captions, of which a batch takes one, is seen ten times an epoch.
+    Of prepared records only the sums are known: an epoch shows as many texts as there
+    are.
     """
     kinds = {"captions": config.captions_per_video}
     kinds["questions"] = config.questions_per_video
-    passes = sum(
-        max(
-            -(-len(getattr(e, kind)) // count) for kind, count in kinds.items() if count
-        )
-        for e in examples
-    )
-    return max(1, round(epochs * passes / config.batch_size))
+    passes = [
+        [-(-texts // count) for texts in _counts(examples, kind)]
+        for kind, count in kinds.items()
+        if count
+    ]
+    total = sum(map(max, *passes)) if len(passes) > 1 else sum(passes[0])
+    return max(1, round(epochs * total / config.batch_size))

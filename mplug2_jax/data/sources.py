@@ -21,6 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from mplug2_jax.data.files import MediaFile
+
 MEDIUM_KEYS = ("video", "image", "video_id", "clip_name")
 CAPTION_KEYS = ("captions", "caption", "golden_captions", "golden_caption")
 # Tried in this order where a name has no file of its own.
@@ -43,7 +47,7 @@ class Example:
     """What is known about one medium, or its segment from `start` to `end` seconds."""
 
     id: str
-    media: Path
+    media: MediaFile
     captions: tuple[str, ...] = ()
     questions: tuple[QA, ...] = ()
     start: float | None = None
@@ -54,6 +58,7 @@ def read_jsonl(
     path: str | os.PathLike,
     media_dir: str | os.PathLike | None = None,
     group: bool = True,
+    max_missing: float = 0.0,
 ) -> list[Example]:
     """Reads an annotation file.
 
@@ -62,10 +67,12 @@ def read_jsonl(
       media_dir: folder the media names are relative to; None is the file's own.
       group: lines about the same medium and segment become one example, at the place
         of the first; without, there is one example per line.
+      max_missing: share of the media that may be missing; they keep their place, and
+        reading them fails.
 
     Raises:
       ValueError: a line is malformed (with its number), or the file has none.
-      FileNotFoundError: media are missing (the first few are listed), or the file is.
+      FileNotFoundError: more media are missing (the first few are listed), or the file.
     """
     path = Path(path)
     root = Path(media_dir) if media_dir is not None else path.parent
@@ -74,11 +81,14 @@ def read_jsonl(
     found = {name: _find(root, str(name)) for name in names}
     if missing := [str(name) for name, file in found.items() if file is None]:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(
+        message = (
             f"{path}: {len(missing)} of {len(names)} media are not in {root} ({shown});"
             f" expected each as named or with one of {' '.join(SUFFIXES)}"
         )
-    examples = [replace(e, media=found[e.media]) for e in parsed]
+        if len(missing) > max_missing * len(names):
+            raise FileNotFoundError(message)
+        logging.warning(message)
+    examples = [replace(e, media=found[e.media] or root / str(e.media)) for e in parsed]
     return _grouped(examples) if group else examples
 
 

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
@@ -22,7 +21,15 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from mplug2_jax.data.containers import missing_bytes
-from mplug2_jax.data.image import Frames, MediaError, check_file, read_image, resize
+from mplug2_jax.data.files import (
+    MediaError,
+    MediaFile,
+    StoredFile,
+    as_source,
+    check_file,
+    suffix_of,
+)
+from mplug2_jax.data.image import Frames, read_image, resize
 
 SEEK_GAP = 48  # frames a seek must skip to pay: it restarts the decoder's threads
 BAD_PACKETS = 0.1  # share of undecodable packets beyond which a file is unusable
@@ -79,7 +86,7 @@ def sample_indices(
 
 
 def read_media(
-    path: str | os.PathLike,
+    path: str | os.PathLike | StoredFile,
     num_frames: int,
     size: int | None = None,
     rng: np.random.Generator | None = None,
@@ -94,7 +101,7 @@ def read_media(
 
 
 def read_video(
-    path: str | os.PathLike,
+    path: str | os.PathLike | StoredFile,
     num_frames: int,
     size: int | None = None,
     rng: np.random.Generator | None = None,
@@ -133,25 +140,25 @@ def read_video(
     return np.stack([resized[i] for i in wanted.tolist()])
 
 
-def frame_times(path: str | os.PathLike) -> Float[np.ndarray, "n"]:
+def frame_times(path: str | os.PathLike | StoredFile) -> Float[np.ndarray, "n"]:
     """Seconds of each frame since the first, from the packets, nothing decoded."""
     return _index_packets(check_file(path)).times
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: MediaFile) -> bool:
     """Whether Pillow knows it as an image; GIFs are videos, even of one frame."""
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with Image.open(as_source(path), formats=IMAGE_FORMATS) as image:
             animated = image.format == "WEBP" and getattr(image, "is_animated", False)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+        return suffix_of(path) in {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
     if animated:
         raise MediaError(f"{path} is an animated WebP: convert it to GIF or MP4")
     return True
 
 
 def _choose(
-    path: Path,
+    path: MediaFile,
     index: _Index,
     num_frames: int,
     rng: np.random.Generator | None,
@@ -173,10 +180,10 @@ def _choose(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple]:
+def _opened(path: MediaFile) -> Iterator[tuple]:
     """The container and its video stream; FFmpeg's errors become `MediaError`."""
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(as_source(path), metadata_errors="ignore") as container:
             if container.format.name == "tty":  # FFmpeg would draw text as a picture
                 raise MediaError(f"{path} is a text file, not a video")
             if not container.streams.video:
@@ -196,7 +203,7 @@ def _opened(path: Path) -> Iterator[tuple]:
         ) from error
 
 
-def _index_packets(path: Path) -> _Index:
+def _index_packets(path: MediaFile) -> _Index:
     """Reads all packets of the video stream, decoding none."""
     with _opened(path) as (container, stream):
         packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
@@ -237,7 +244,7 @@ def _runs(
 
 
 def _decode_by_time(
-    path: Path, index: _Index, wanted: Int[np.ndarray, "T"]
+    path: MediaFile, index: _Index, wanted: Int[np.ndarray, "T"]
 ) -> dict[int, np.ndarray] | None:
     """Frames by place, seeking over gaps; None if they do not keep their times."""
     found: dict[int, np.ndarray] = {}
@@ -267,7 +274,7 @@ def _decode_by_time(
 
 
 def _decode_by_count(
-    path: Path, wanted: Int[np.ndarray, "T"]
+    path: MediaFile, wanted: Int[np.ndarray, "T"]
 ) -> tuple[dict[int, np.ndarray], int]:
     """Frames by place, and how many the whole file gives; single bad packets pass."""
     chosen = set(wanted.tolist())

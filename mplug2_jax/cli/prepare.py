@@ -1,0 +1,130 @@
+"""Makes a data set's official files ready for training: ArrayRecord, with TFDS.
+
+    mplug2 prepare msrvtt_qa --manual-dir downloads/msrvtt --data-dir data
+    mplug2 prepare shapes --counts train=6000,test=300 --data-dir data
+
+Running the same command again goes on where it stopped. The folder that it prints is
+what `--config.train.path` takes; the split is `--config.train.split`.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+NEEDED = "what the manual directory holds:"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data set, its folders, and Beam."""
+    from mplug2_jax.data.builders import DATASETS
+
+    files = [f"  {name}: {dataset.files}" for name, dataset in DATASETS.items()]
+    parser.epilog = "\n".join([NEEDED, *files])
+    add = parser.add_argument
+    add("dataset", choices=list(DATASETS), metavar="DATASET", help="see below")
+    add("--manual-dir", metavar="DIR", help="where you put the official files")
+    add("--data-dir", required=True, metavar="DIR", help="of all prepared data sets")
+    add(
+        "--counts",
+        metavar="SPLIT=N,...",
+        help="media expected per split (default: as published)",
+    )
+    add(
+        "--any-counts",
+        action="store_true",
+        help="take what is there, and leave out media that are missing",
+    )
+    add(
+        "--beam-runner",
+        metavar="NAME",
+        help="prepare through Apache Beam (extra [beam]): DirectRunner, "
+        "DataflowRunner, SparkRunner, FlinkRunner",
+    )
+    add(
+        "--beam-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the runner, such as project=my-project; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import tensorflow_datasets as tfds
+
+    from mplug2_jax.data.builders import DATASETS
+    from mplug2_jax.data.builders.builder import Mplug2Data
+
+    dataset = DATASETS[args.dataset]
+    manual = _manual_dir(args)
+    expected = {} if args.any_counts else _counts(args.counts)
+    report = None if args.beam_runner else _report
+    Path(args.data_dir).mkdir(parents=True, exist_ok=True)
+    tfds.disable_progress_bar()
+    builder = Mplug2Data(dataset, args.data_dir, expected, report)
+    if Path(builder.data_dir).exists():
+        print("prepared before; remove the folder to make it anew")
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=manual, **_beam(args.beam_runner, args.beam_option)
+        )
+    )
+    for name, split in builder.info.splits.items():
+        print(f"{name}: {split.num_examples} examples, {split.num_bytes >> 20} MiB")
+    print(builder.data_dir)
+    return 0
+
+
+def _manual_dir(args: argparse.Namespace) -> str | None:
+    from mplug2_jax.data.builders import DATASETS
+
+    if not DATASETS[args.dataset].manual:
+        return None
+    if args.manual_dir is None:
+        raise ValueError(
+            f"{args.dataset} is made of files that you fetch; give their folder with "
+            "--manual-dir (`mplug2 prepare --help` lists them)."
+        )
+    folder = Path(args.manual_dir)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is no folder, or is empty; check --manual-dir, where "
+            f"{args.dataset} expects: {DATASETS[args.dataset].files}."
+        )
+    return args.manual_dir
+
+
+def _counts(text: str | None) -> dict[str, Any] | None:
+    """Expected media by split."""
+    from mplug2_jax.data.builders.declaration import Counts
+
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and re.fullmatch("[0-9]+", number) for name, _, number in pairs):
+        raise ValueError(f"--counts is {text!r}; expected SPLIT=NUMBER,...")
+    return {name.strip(): Counts(int(number)) for name, _, number in pairs}
+
+
+def _beam(runner: str | None, options: list[str]) -> dict[str, Any]:
+    """What TFDS is told about Beam."""
+    if runner is None:
+        if options:
+            raise ValueError("--beam-option needs --beam-runner.")
+        return {}
+    try:
+        from apache_beam.options.pipeline_options import (  # type: ignore
+            PipelineOptions,
+        )
+    except ImportError as error:
+        raise ValueError(
+            "--beam-runner needs Apache Beam; install the extra [beam]: "
+            "pip install 'mplug2-jax[beam]'."
+        ) from error
+    flags = [f"--{option}" for option in options]
+    return {"beam_runner": runner, "beam_options": PipelineOptions(flags=flags)}
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)

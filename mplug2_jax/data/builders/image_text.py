@@ -1,0 +1,62 @@
+"""Images with alternative texts from the web: CC3M, CC12M, SBU and others like them.
+
+Per split, in the manual directory, any of
+    SPLIT/*.tar         tar shards of KEY.jpg and KEY.txt
+    SPLIT.jsonl         objects with `image` and `caption`, one per line
+    SPLIT.tsv           columns `image` and `caption` with a header
+    SPLIT/**/KEY.jpg    loose files with KEY.txt beside each
+where images are paths relative to the manual directory.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from mplug2_jax.data.builders.declaration import SHARD_SIZES, Dataset, Split
+from mplug2_jax.data.builders.reading import folder_split, table_split, tar_split
+from mplug2_jax.data.sources import Example
+
+SPLITS = ("train", "validation")
+SIZE = SHARD_SIZES["image"]
+
+
+def _splits(manual: Path, _) -> dict[str, Split]:
+    found = {split: _split(manual, split) for split in SPLITS}
+    if splits := {name: split for name, split in found.items() if split}:
+        return splits
+    raise FileNotFoundError(
+        f"{manual} has no train/*.tar, train.jsonl, train.tsv or train/**/*.txt; see "
+        "`mplug2 prepare --help`."
+    )
+
+
+def _split(manual: Path, name: str) -> Split | None:
+    if tars := sorted((manual / name).glob("*.tar")):
+        return tar_split(tars)
+    if (path := manual / f"{name}.jsonl").exists():
+        return table_split(path, partial(_line, manual), SIZE, "\0", ("line",))
+    if (path := manual / f"{name}.tsv").exists():
+        return table_split(path, partial(_row, manual), SIZE, "\t")
+    return folder_split(manual / name, SIZE) if (manual / name).is_dir() else None
+
+
+def _line(manual: Path, row: dict[str, str]) -> Example | None:
+    return _row(manual, json.loads(row["line"]))
+
+
+def _row(manual: Path, row: dict[str, str]) -> Example | None:
+    image, caption = row.get("image", ""), row.get("caption", "").strip()
+    return Example(image, manual / image, (caption,)) if image and caption else None
+
+
+DATASETS = tuple(
+    Dataset(
+        name,
+        "image",
+        _splits,
+        "train/*.tar, train.jsonl, train.tsv or train/**/KEY.jpg with KEY.txt (and "
+        "validation likewise)",
+        web=True,
+    )
+    for name in ("cc3m", "cc12m", "sbu", "image_text")
+)

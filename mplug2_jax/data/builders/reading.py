@@ -1,0 +1,197 @@
+"""Annotation files of every kind: JSON, tables, shards of tables, tar files."""
+
+import csv
+import io
+import json
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mplug2_jax.data.builders.declaration import Counts, Split
+from mplug2_jax.data.files import MediaFile, StoredFile
+from mplug2_jax.data.sources import QA, SUFFIXES, Example
+
+csv.field_size_limit(1 << 24)
+
+
+def find(root: Path, *names: str) -> Path:
+    """The first of the names that exists under `root`.
+
+    Raises:
+      FileNotFoundError: none does.
+    """
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise FileNotFoundError(
+        f"{root} has no {' or '.join(names)}; see `mplug2 prepare --help` for the "
+        "files that the data set needs."
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); fetch it again.") from error
+
+
+def read_table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    """Rows of a table with a header."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+class MediaFolders:
+    """Finds media by name in folders whose content is listed once.
+
+    Args:
+      folders: those that exist are searched, in order.
+      suffixes: tried after the name itself.
+    """
+
+    def __init__(self, folders: Iterable[Path], suffixes: Sequence[str] = SUFFIXES):
+        self.folders = [folder for folder in folders if folder.is_dir()]
+        self.suffixes = ("", *suffixes)
+        self._names = {
+            folder: {f.name for f in folder.iterdir()} for folder in self.folders
+        }
+
+    def __call__(self, name: str) -> Path:
+        """The file; where there is none, the place where it was expected first."""
+        for folder, names in self._names.items():
+            for suffix in self.suffixes:
+                if name + suffix in names:
+                    return folder / (name + suffix)
+        first = self.folders[0] if self.folders else Path()
+        return first / (name + self.suffixes[1])
+
+
+def questions_by_video(
+    records: Iterable[Mapping[str, Any]],
+    video: Callable[[Mapping[str, Any]], str],
+    id_: str = "id",
+    kind: Callable[[Mapping[str, Any]], str | None] = lambda record: None,
+) -> dict[str, list[QA]]:
+    """Records with `question` and `answer`, grouped by the video's name."""
+    grouped: dict[str, list[QA]] = defaultdict(list)
+    for record in records:
+        name = None if record.get(id_) is None else str(record[id_])
+        answers = (str(record["answer"]),)
+        qa = QA(record["question"], answers, (1.0,), kind(record), name)
+        grouped[video(record)].append(qa)
+    return dict(grouped)
+
+
+def table_split(
+    path: Path,
+    parse: Callable[[dict[str, str]], Example | None],
+    shard_size: int,
+    delimiter: str = ",",
+    columns: Sequence[str] | None = None,
+) -> Split:
+    """The split of a table too large to hold: shards are stretches of its bytes.
+
+    Args:
+      parse: a row to an example; None leaves it out.
+      columns: of a table without a header.
+    """
+    quoted = delimiter == ","
+    with path.open("rb") as file:
+        if columns is None:
+            head = file.readline().decode("utf-8-sig")
+            columns = next(csv.reader([head], delimiter=delimiter))
+        stretches, rows = _stretches(file, shard_size, quoted)
+    read = partial(_read_stretch, path, parse, tuple(columns), delimiter)
+    shards = [partial(read, start, end) for start, end in stretches]
+    return Split(shards, Counts(rows, rows, 0))
+
+
+def _stretches(file, rows_each: int, quoted: bool) -> tuple[list[tuple[int, int]], int]:
+    """Where every `rows_each` rows begin and end; quotes may hold line breaks."""
+    bounds, rows, open_quote = [file.tell()], 0, False
+    for line in iter(file.readline, b""):
+        if quoted and line.count(b'"') % 2:
+            open_quote = not open_quote
+        if not open_quote and line.strip():
+            rows += 1
+            if rows % rows_each == 0:
+                bounds.append(file.tell())
+    if bounds[-1] != file.tell():
+        bounds.append(file.tell())
+    return list(zip(bounds, bounds[1:], strict=False)), rows
+
+
+def _read_stretch(
+    path: Path, parse, columns: Sequence[str], delimiter: str, start: int, end: int
+) -> Iterator[Example]:
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read(end - start).decode("utf-8", "replace")
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    lines = io.StringIO(text, newline="")
+    for row in csv.reader(lines, delimiter=delimiter, quoting=quoting):
+        if row:
+            example = parse(dict(zip(columns, row, strict=False)))
+            if example is not None:
+                yield example
+
+
+def tar_split(tars: Sequence[Path]) -> Split:
+    """The split of tar files with `KEY.jpg` (or .mp4, ...) beside `KEY.txt`."""
+    return Split([partial(_read_tar, tar) for tar in tars], Counts(questions=0))
+
+
+def folder_split(folder: Path, shard_size: int) -> Split:
+    """The split of loose files `KEY.jpg` beside `KEY.txt`, in folders of any depth."""
+    texts = sorted(folder.rglob("*.txt"))
+    shards = [
+        partial(_read_pairs, folder, tuple(texts[start : start + shard_size]))
+        for start in range(0, len(texts), shard_size)
+    ]
+    return Split(shards, Counts(len(texts), len(texts), 0))
+
+
+def _read_pairs(folder: Path, texts: Sequence[Path]) -> Iterator[Example]:
+    for text in texts:
+        files = (text.with_suffix(suffix) for suffix in SUFFIXES)
+        media = next((f for f in files if f.exists()), text.with_suffix(SUFFIXES[0]))
+        key = text.relative_to(folder).with_suffix("").as_posix()
+        if caption := text.read_text("utf-8", "replace").strip():
+            yield Example(key, media, (caption,))
+
+
+def _read_tar(path: Path) -> Iterator[Example]:
+    """Pairs of a tar file, whose members of one key follow on each other."""
+    key, media, caption = "", None, ""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            name = PurePosixPath(member.name)
+            if (own := str(name.with_suffix(""))) != key:
+                yield from _pair(path, key, media, caption)
+                key, media, caption = own, None, ""
+            content = tar.extractfile(member)
+            if content is None:
+                continue
+            if name.suffix == ".txt":
+                caption = content.read().decode("utf-8", "replace").strip()
+            elif name.suffix.lower() in SUFFIXES:
+                media = StoredFile(name.name, content.read())
+    yield from _pair(path, key, media, caption)
+
+
+def _pair(
+    tar: Path, key: str, media: MediaFile | None, caption: str
+) -> Iterator[Example]:
+    if media is not None and caption:
+        yield Example(f"{tar.stem}/{key}", media, (caption,))

@@ -1,0 +1,46 @@
+"""Tables of videos and their captions in the layout of WebVid."""
+
+from functools import partial
+from pathlib import Path
+
+from mplug2_jax.data.builders.declaration import SHARD_SIZES, Dataset, Split
+from mplug2_jax.data.builders.reading import find, table_split, tar_split
+from mplug2_jax.data.sources import Example
+
+FILES = {"train": "train", "validation": "val"}
+
+
+def _splits(size: str, manual: Path, _) -> dict[str, Split]:
+    splits = {}
+    for split, name in FILES.items():
+        if tars := sorted((manual / split).glob("*.tar")):
+            splits[split] = tar_split(tars)
+        elif (path := manual / f"results_{size}_{name}.csv").exists():
+            row = partial(_row, manual / "videos")
+            splits[split] = table_split(path, row, SHARD_SIZES["video"])
+    if not splits:
+        find(manual, f"results_{size}_train.csv", "train/*.tar")
+    return splits
+
+
+def _row(videos: Path, row: dict[str, str]) -> Example | None:
+    """A row: videoid, contentUrl, duration, page_dir, name."""
+    number, caption = row.get("videoid", ""), row.get("name", "").strip()
+    if not number or not caption:
+        return None
+    path = videos / row.get("page_dir", "") / f"{number}.mp4"
+    return Example(number, path, (caption,))
+
+
+def _dataset(size: str) -> Dataset:
+    return Dataset(
+        f"webvid_{size.lower()}",
+        "video",
+        partial(_splits, size),
+        f"results_{size}_train.csv (and _val.csv) with videos/PAGE_DIR/VIDEOID.mp4, or "
+        "train/*.tar (and validation/*.tar) of KEY.mp4 and KEY.txt",
+        web=True,
+    )
+
+
+DATASETS = (_dataset("2M"), _dataset("10M"))

@@ -1,0 +1,65 @@
+"""Where a run's data are: annotations, prepared records or plain text."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from mplug2_jax.data.records import Records, is_prepared
+from mplug2_jax.data.sources import Example, read_jsonl
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Data of a run.
+
+    Attributes:
+      path: annotations in JSON lines (see `data/sources.py`), the folder of a prepared
+        data set (see `mplug2 prepare`), or a .txt file of one text a line; empty turns
+        the data off.
+      media: folder the media names are relative to; empty: the annotations' own.
+      split: of a prepared data set.
+    """
+
+    path: str = ""
+    media: str = ""
+    split: str = "train"
+
+
+def open_examples(data: DataConfig, max_missing: float = 0.0) -> Sequence[Example]:
+    """Examples of videos or images; records are read when they are asked for.
+
+    Args:
+      max_missing: share of the media that may be missing.
+
+    Raises:
+      ValueError, FileNotFoundError: see `read_jsonl` and `Records`; or texts alone.
+    """
+    if not data.path:
+        return []
+    if not Path(data.path).is_dir():
+        return read_jsonl(data.path, data.media or None, max_missing=max_missing)
+    records = Records(data.path, data.split)
+    if records.kind == "text":
+        raise ValueError(f"{data.path} holds texts; expected videos or images.")
+    return records
+
+
+def open_texts(data: DataConfig) -> Sequence[str]:
+    """Plain texts: prepared ones, or the lines of a file that are not blank.
+
+    Raises:
+      ValueError: no texts, or not UTF-8.
+      OSError: the file cannot be read.
+    """
+    if is_prepared(data.path):
+        records = Records(data.path, data.split)
+        if records.kind != "text":
+            raise ValueError(f"{data.path} holds {records.kind}s; expected texts.")
+        return records
+    try:
+        lines = Path(data.path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{data.path} is not UTF-8 text: {error}") from error
+    if not (texts := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"{data.path} holds no text; expected one a line.")
+    return texts

@@ -1,0 +1,112 @@
+"""Order, shares of processes, position and worker processes of the batch stream."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mplug2_jax.data import shapes
+from mplug2_jax.data.faults import TooManyFaultsError
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.pipeline import BatchConfig, training_batches
+from mplug2_jax.data.sources import read_jsonl
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
+
+INPUTS = InputConfig(2, 18, 9, 3, prompt="")
+CONFIG = BatchConfig(4, captions_per_video=1, threads=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return WordPieceTokenizer.from_words(shapes.vocabulary())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    shapes.write_dataset(folder, "train", 10, num_frames=4, size=24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(folder):
+    return read_jsonl(folder / "train.jsonl")
+
+
+def stream(examples, tokenizer, config=CONFIG, **where):
+    return training_batches(examples, tokenizer, INPUTS, config, 16, 5, **where)
+
+
+def take(batches, count):
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def test_processes_share_every_global_batch(examples, tokenizer):
+    whole = take(stream(examples, tokenizer), 6)
+    for count in (2, 4):
+        shares = [
+            take(stream(examples, tokenizer, process_index=i, process_count=count), 6)
+            for i in range(count)
+        ]
+        for step, batch in enumerate(whole):
+            parts = [share[step] for share in shares]
+            frames = np.concatenate([part.frames for part in parts])
+            np.testing.assert_array_equal(frames, batch.frames)
+            texts = np.concatenate([part.caption.values for part in parts])
+            np.testing.assert_array_equal(texts, batch.caption.values)
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error(examples, tokenizer):
+    with pytest.raises(ValueError, match="batch_size 4 does not divide .* 3 processes"):
+        stream(examples, tokenizer, process_count=3)
+
+
+def test_a_position_fits_every_number_of_processes_and_threads(examples, tokenizer):
+    batches = stream(examples, tokenizer)
+    take(batches, 3)
+    state = batches.get_state()
+    assert state == {"step": 3}
+    expected = take(batches, 2)
+    threads = dataclasses.replace(CONFIG, threads=1)
+    again = stream(examples, tokenizer, threads, process_index=1, process_count=2)
+    again.set_state(state)
+    for found, whole in zip(take(again, 2), expected, strict=True):
+        np.testing.assert_array_equal(found.frames, whole.frames[2:])
+
+
+def test_unreadable_and_missing_media_are_replaced(folder, tokenizer, tmp_path, caplog):
+    lines = (folder / "train.jsonl").read_text()
+    (tmp_path / "train").mkdir()
+    for clip in (folder / "train").iterdir():
+        (tmp_path / "train" / clip.name).write_bytes(clip.read_bytes())
+    (tmp_path / "train.jsonl").write_text(lines)
+    (tmp_path / "train" / "00003.mp4").write_bytes(b"no film")
+    (tmp_path / "train" / "00007.mp4").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 10 media are not in"):
+        read_jsonl(tmp_path / "train.jsonl", max_missing=0.05)
+    examples = read_jsonl(tmp_path / "train.jsonl", max_missing=0.2)
+    config = dataclasses.replace(CONFIG, max_bad_share=0.2, crop_scale=None)
+    batches = stream(examples, tokenizer, config)
+    first = take(batches, 8)
+    assert sorted(batches.bad_files()) == ["training data[2]", "training data[6]"]
+    assert "00003.mp4" in caplog.text and "00007.mp4" in caplog.text
+    again = stream(examples, tokenizer, config)
+    for one, two in zip(first, take(again, 8), strict=True):
+        np.testing.assert_array_equal(one.frames, two.frames)
+    strict = dataclasses.replace(config, max_bad_share=0.1)
+    with pytest.raises(TooManyFaultsError, match="max_bad_share=0.1"):
+        take(stream(examples, tokenizer, strict), 8)
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches(examples, tokenizer):
+    workers = dataclasses.replace(CONFIG, processes=2, threads=1)
+    for one, two in zip(
+        take(stream(examples, tokenizer), 5),
+        take(stream(examples, tokenizer, workers), 5),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one.frames, two.frames)
+        assert one.is_video == two.is_video

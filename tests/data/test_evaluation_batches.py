@@ -1,0 +1,78 @@
+"""Windows of evaluation: each example once, equally many steps, padding masked."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from mplug2_jax.data.evaluation_batches import gather_by_id, merged, windows
+
+
+@pytest.mark.parametrize("count,size,processes", [(10, 4, 1), (10, 4, 2), (3, 2, 4)])
+def test_every_example_is_in_one_row_of_one_process(count, size, processes):
+    shares = [windows(count, size, i, processes) for i in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    seen = [i for share in shares for window in share for i in window.examples]
+    assert sorted(seen) == list(range(count))
+    for window in (window for share in shares for window in share):
+        assert len(window.indices) == len(window.mask) == size
+        assert all(0 <= i < count for i in window.indices)
+
+
+def test_no_more_padding_than_the_last_step():
+    assert [w.mask.all() for w in windows(10, 4)] == [True, True, False]
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="cannot cut 0 examples"):
+        windows(0, 4)
+    with pytest.raises(ValueError, match="process 2 of 2"):
+        windows(4, 2, 2, 2)
+
+
+def test_results_are_united_by_id():
+    assert gather_by_id({"a": 1}) == {"a": 1}
+    parts = [json.dumps(p).encode() for p in ({"a": [1.5]}, {}, {"b": "ä"})]
+    assert merged(parts) == {"a": [1.5], "b": "ä"}
+    with pytest.raises(ValueError, match="evaluated 'a'"):
+        merged([parts[0], parts[0]])
+
+
+PROCESS = """
+import sys
+import jax
+
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+index = int(sys.argv[2])
+jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, index)
+from mplug2_jax.data.evaluation_batches import gather_by_id, windows
+
+mine = {}
+for window in windows(5, 2, index, 2):
+    mine |= {str(i): ["ä" * i, i / 3] for i in window.examples}
+found = gather_by_id(mine)
+assert found == {str(i): ["ä" * i, i / 3] for i in range(5)}, found
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_all_results():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, port, str(index)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in running:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
