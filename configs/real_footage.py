@@ -21,6 +21,8 @@ def get_config():
     config.batch.captions_per_video = 1
     config.batch.questions_per_video = 2
     config.batch.crop_scale = None
+    config.batch.flip = False
+    config.batch.randaugment = None
     config.batch.keep_clips = True
     config.optimizer.learning_rate = 1e-3
     config.optimizer.vision_learning_rate = 1e-3

@@ -109,6 +109,8 @@ def _without_tracebacks() -> Iterator[None]:
 def save_tree(directory: str, tree: Tree) -> None:
     """Writes a tree of arrays and `LazyArray`s with Orbax, leaf after leaf.
 
+    Of several processes the one that calls writes; the others are not waited for.
+
     Raises:
       WriteError: writing failed; what is in `directory` is then useless.
     """
@@ -119,6 +121,15 @@ def save_tree(directory: str, tree: Tree) -> None:
     registry = type_handlers.create_type_handler_registry(
         (LazyArray, _LazyHandler()), (jax.Array, type_handlers.ArrayHandler())
     )
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    with _without_tracebacks(), ocp.Checkpointer(handler) as checkpointer:
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"only{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        type_handler_registry=registry, multiprocessing_options=alone
+    )
+    with (
+        _without_tracebacks(),
+        ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
+    ):
         checkpointer.save(directory, ocp.args.PyTreeSave(lazy, save_args=save_args))

@@ -4,7 +4,8 @@
     DIR/params/       Orbax: {"params": ...} and, where there is one, {"teacher": ...}
     DIR/tokenizer/    written by the tokenizer, optional
 
-Further files (a conversion's report, dead weights) may lie beside them.
+Further files (a conversion's report, dead weights) may lie beside them. A resumable
+training state (`checkpoint/manager.py`) is read like a checkpoint folder.
 """
 
 import contextlib
@@ -24,11 +25,12 @@ import orbax.checkpoint as ocp
 from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten, save_tree, unflatten
 from mplug2_jax.checkpoint.staging import CONFIG, staged
 from mplug2_jax.models.config import MPlug2Config
-from mplug2_jax.models.mplug2 import MODULES, abstract_params
+from mplug2_jax.models.mplug2 import HEADS, MODULES, abstract_params
 
 FORMAT_VERSION = 1
 GROUP_BYTES = 16 * 2**20
 PARAMS, TOKENIZER = "params", "tokenizer"
+STATE, ABOUT = "state", "about/metadata"  # of a training state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +120,9 @@ def read_metadata(directory: str | Path) -> Metadata:
         )
     if not directory.is_dir():
         raise ValueError(f"There is no checkpoint at {directory}; check the path.")
+    path = directory / (ABOUT if is_state(directory) else CONFIG)
     try:
-        values = json.loads((directory / CONFIG).read_text())
+        values = json.loads(path.read_text())
     except FileNotFoundError:
         found = ", ".join(sorted(p.name for p in directory.iterdir())[:5]) or "nothing"
         raise ValueError(
@@ -127,8 +130,13 @@ def read_metadata(directory: str | Path) -> Metadata:
             f"and {PARAMS}."
         ) from None
     except ValueError as error:
-        raise ValueError(f"{directory / CONFIG} is damaged: {error}.") from None
-    return _metadata(directory / CONFIG, values)
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    return _metadata(path, values.get("checkpoint", values))
+
+
+def is_state(directory: Path) -> bool:
+    """Whether this is a training state, WORKDIR/checkpoints/STEP."""
+    return (directory / ABOUT).is_file()
 
 
 def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
@@ -196,7 +204,7 @@ def load_checkpoint(
 
 def has_teacher(directory: str | Path) -> bool:
     """Whether the checkpoint holds a momentum copy beside the parameters."""
-    return "teacher" in _stored(Path(directory))
+    return _stored(Path(directory)).get("teacher") is not None
 
 
 def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]:
@@ -212,13 +220,13 @@ def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]
         _check_shapes(directory, stored, name, abstract)
         return unflatten(dict(_lazy_leaves(directory, name, abstract)))
 
-    teacher = tree("teacher") if "teacher" in stored else None
+    teacher = None if stored.get("teacher") is None else tree("teacher")
     return tree("params"), teacher, metadata
 
 
 def _in_order(modules: Iterable[str]) -> tuple[str, ...]:
     chosen = set(modules)
-    return tuple(name for name in MODULES if name in chosen)
+    return tuple(name for name in (*MODULES, *HEADS) if name in chosen)
 
 
 def _lazy_leaves(directory, name, abstract) -> Iterator[tuple[str, LazyArray]]:
@@ -259,14 +267,18 @@ def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:
         target, restore_args=restore_args, partial_restore=True
     )
     with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore((directory / PARAMS).absolute(), arguments)
+        return checkpointer.restore(_trees(directory), arguments)
 
 
 def _stored(directory: Path) -> Tree:
     """Shapes of all stored trees: {"params": ..., maybe "teacher": ...}."""
     with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
-        found = checkpointer.metadata((directory / PARAMS).absolute()).item_metadata
-        return found.tree
+        return checkpointer.metadata(_trees(directory)).item_metadata.tree
+
+
+def _trees(directory: Path) -> Path:
+    """Where Orbax has put the trees."""
+    return (directory / (STATE if is_state(directory) else PARAMS)).absolute()
 
 
 @contextlib.contextmanager
@@ -276,7 +288,7 @@ def _named_damage(directory: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". See full")[0]
         raise ValueError(
-            f"{directory / PARAMS} is damaged or incomplete ({reason[:200]}); write "
+            f"{_trees(directory)} is damaged or incomplete ({reason[:200]}); write "
             "the checkpoint again."
         ) from error
 

@@ -1,50 +1,160 @@
-"""Resumable training states: model, optimizer, teacher and the data's position."""
+"""Resumable states of a run: everything that training step k + 1 depends on.
 
+    DIRECTORY/STEP/state   Orbax: step, params, optimizer, teacher, queue, EMA
+    DIRECTORY/STEP/about   JSON: what was trained, with which versions, and `Progress`
+
+Orbax writes beside the final name and renames, so a state is there whole or not at
+all, and restores onto any mesh.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from mplug2_jax import __version__
+from mplug2_jax.checkpoint.load import FORMAT_VERSION
+
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+SCORE = "score"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is, beside its arrays.
+
+    Attributes:
+      position: the data iterator's state; the same on every process.
+      seen: examples so far, by kind.
+      unevaluated: whether a signal came before this step's evaluation was done.
+    """
+
+    position: Any = None
+    seen: dict[str, int] = dataclasses.field(default_factory=dict)
+    unevaluated: bool = False
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that results depend on."""
+    return {"mplug2_jax": __version__} | {name: version(name) for name in LIBRARIES}
 
 
 class StateManager:
-    """Keeps the last states of a run under `directory`, written in the background."""
+    """Keeps the last states of a run, and the best, written in the background."""
 
-    def __init__(self, directory: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    def __init__(
+        self, directory: Path, keep: int, about: Mapping[str, Any] | None = None
+    ):
+        """`about` (JSON) is stored with every state, for whoever reads it later."""
+        self.about = {"layout": FORMAT_VERSION, "versions": versions(), **(about or {})}
+        kept = [
+            policies.LatestN(n=keep),
+            policies.BestN(get_metric_fn=_score, n=1),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            create=True,
+            best_fn=_score,  # else Orbax does not store the metrics
+            cleanup_tmp_directories=True,  # of a run killed while it saved
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            async_options=ocp.AsyncOptions(timeout_secs=3600),
+        )
+        items = {
+            "state": ocp.StandardCheckpointHandler(),
+            "about": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(), item_handlers=items, options=options
+        )
 
     @property
     def latest(self) -> int | None:
         """Step of the newest whole state; None in a fresh directory."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, batches: grain.DatasetIterator) -> None:
-        """Saves unless this step is there already; returns before it is written."""
+    def save(
+        self, step: int, state: Any, progress: Progress, score: float | None = None
+    ) -> None:
+        """Saves unless this step is there already; returns before it is written.
+
+        Args:
+          score: of this step's evaluation; the state with the highest is kept too.
+        """
         if step == self.latest:
             return
+        about = self.about | {"progress": dataclasses.asdict(progress)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(batches),
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
             ),
+            # Without a score a state is no better than any; of equals the last stays.
+            metrics={SCORE: -math.inf if score is None else score},
+            force=True,
         )
 
-    def restore(self, state: Any, batches: grain.DatasetIterator) -> Any:
-        """The newest state, laid out like `state`; moves `batches` to its position."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored = self._manager.restore(
-            self.latest,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
-                data=grain.checkpoint.CheckpointRestore(batches),
-            ),
-        )
-        return restored["state"]
+    def restore(self, abstract: Any) -> tuple[Any, Progress]:
+        """The newest state, laid out like `abstract` (shapes, types, shardings).
+
+        Raises:
+          ValueError: it is of another layout, or its arrays have other shapes.
+        """
+        step = self.latest
+        about = self._restore(step, about=ocp.args.JsonRestore())["about"]
+        if about["layout"] > FORMAT_VERSION:
+            raise ValueError(
+                f"{self._manager.directory / str(step)} has parameter layout "
+                f"{about['layout']}, this program reads up to {FORMAT_VERSION}; update "
+                "it."
+            )
+        self._check_shapes(step, abstract)
+        target = jax.tree.map(_placed, abstract)
+        state = self._restore(step, state=ocp.args.StandardRestore(target))["state"]
+        return state, Progress(**about["progress"])
 
     def close(self) -> None:
         """Waits until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+    def _restore(self, step: int | None, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_shapes(self, step: int | None, abstract: Any) -> None:
+        """Orbax would cut or pad arrays of another shape without a word."""
+        stored = self._manager.item_metadata(step)["state"]  # type: ignore[arg-type]
+        found, wanted = _shapes(getattr(stored, "tree", stored)), _shapes(abstract)
+        for path in sorted(found.keys() | wanted.keys()):
+            if found.get(path) != wanted.get(path):
+                raise ValueError(
+                    f"{self._manager.directory / str(step)}: {path} is stored with "
+                    f"shape {found.get(path)}, this run has {wanted.get(path)}; choose "
+                    "another --workdir, or the configuration it was made with."
+                )
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    """With a sharding, for else Orbax asks for the devices it was saved from."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    where = getattr(leaf, "sharding", None) or here
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics[SCORE]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_path(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _path(path: Any) -> str:
+    """Attribute, key or index names: a state's class is a plain tree when stored."""
+    names = (getattr(k, "name", getattr(k, "key", getattr(k, "idx", k))) for k in path)
+    return "/".join(str(name) for name in names)

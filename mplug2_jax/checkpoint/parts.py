@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from mplug2_jax.checkpoint.load import CONFIG, TOKENIZER, Metadata
+from mplug2_jax.checkpoint.load import CONFIG, TOKENIZER, Metadata, is_state
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 
@@ -12,12 +12,23 @@ BERT_VOCAB_SIZE = 30522
 
 
 def find_checkpoint(directory: str | os.PathLike) -> Path:
-    """The checkpoint folder itself, or the best or final one of a work folder."""
+    """The checkpoint folder itself, or the best, final or last one of a work folder.
+
+    A training state, WORKDIR/checkpoints/STEP, is one too.
+    """
     folder = Path(directory)
-    for inner in (folder, folder / "best", folder / "final"):
-        if (inner / CONFIG).is_file():
+    states = [p for p in (folder / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
+    states.sort(key=lambda path: int(path.name))
+    for inner in (folder, folder / "best", folder / "final", *states[-1:]):
+        if (inner / CONFIG).is_file() or is_state(inner):
             return inner
     return folder  # reading it says what is wrong
+
+
+def stored_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer kept with a checkpoint, or with the run of a training state."""
+    place = folder.absolute().parents[1] if is_state(folder) else folder
+    return load_tokenizer(place / TOKENIZER) if (place / TOKENIZER).is_dir() else None
 
 
 def find_tokenizer(
@@ -35,8 +46,8 @@ def find_tokenizer(
     """
     if vocab is not None:
         return open_tokenizer(vocab)
-    if (folder / TOKENIZER).is_dir():
-        return load_tokenizer(folder / TOKENIZER)
+    if stored := stored_tokenizer(folder):
+        return stored
     size = metadata.config.text.vocab_size
     if size != BERT_VOCAB_SIZE:
         raise FileNotFoundError(

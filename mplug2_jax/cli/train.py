@@ -1,12 +1,16 @@
-"""Fine-tunes or trains a model from a configuration file.
+"""Pretrains, fine-tunes or trains a model from a configuration file.
 
     mplug2 train --config configs/msrvtt_caption.py --workdir runs/caption \
         --config.train.path=train.jsonl --config.init_from=checkpoints/large
 
-Running the same command again goes on where it stopped.
+Running the same command again goes on where it stopped. SIGTERM saves and exits with
+status 0, Ctrl-C saves and exits with 130: both after the step under way, so it takes
+that step and one save. A second Ctrl-C does not wait.
 """
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +27,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    values = read_config(args.config, args.overrides)
+    from mplug2_jax.sharding.distributed import initialize
+
+    initialize()
     from mplug2_jax.training.config import RunConfig
+    from mplug2_jax.training.interrupts import Stopped
     from mplug2_jax.training.loop import train
 
-    values = read_config(args.config, args.overrides)
-    train(RunConfig.from_dict(values), args.workdir)
+    try:
+        with _memory_named():
+            train(RunConfig.from_dict(values), args.workdir)
+    except Stopped as stopped:
+        if stopped.step is None:
+            print("stopped by a signal before the first step; nothing was lost")
+        return stopped.exit_status
     print(f"checkpoint: {args.workdir}")
     return 0
+
+
+@contextlib.contextmanager
+def _memory_named() -> Iterator[None]:
+    """Running out of device memory is something the user can mend."""
+    from jax.errors import JaxRuntimeError
+
+    try:
+        yield
+    except JaxRuntimeError as error:
+        text = str(error)
+        if "RESOURCE_EXHAUSTED" not in text:
+            raise
+        raise ValueError(
+            f"The device's memory does not suffice ({text.splitlines()[0][:200]}); "
+            "raise config.accumulation or config.mesh.fsdp, or set "
+            "config.model.numerics.remat to 'full'."
+        ) from error
 
 
 def read_config(path: str, overrides: list[str]) -> dict[str, Any]:

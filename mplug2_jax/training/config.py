@@ -1,32 +1,28 @@
 """A run's configuration: what a file under `configs/` says, checked and typed."""
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.mixture import PartConfig, parts_of
+from mplug2_jax.data.opening import DataConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.models.config import MPlug2Config, from_mapping, preset
 from mplug2_jax.predictor import Decoding
+from mplug2_jax.sharding.mesh import MeshConfig
 from mplug2_jax.tasks import TASKS
+from mplug2_jax.tasks.pretraining import ObjectivesConfig
 from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
+from mplug2_jax.training.profiling import ProfileWindow
 from mplug2_jax.training.step import DistillationConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """An annotation file (see `data/sources.py`) and the folder of its media.
-
-    Attributes:
-      path: JSON lines; empty turns the split off.
-      media: folder the media names are relative to; empty: the file's own.
-    """
-
-    path: str = ""
-    media: str = ""
+PRETRAINING = "pretraining"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,79 +35,159 @@ class RunConfig:
       init_from: checkpoint folder to start from; empty starts from random weights.
       vocab: tokenizer folder or WordPiece vocabulary; empty: that of `init_from`, and
         without one BERT's from the Hugging Face hub.
-      train, validation: data; the best checkpoint is chosen on `validation`.
+      train: data of a run on one data set.
+      mixture: parts of a run on several (pretraining), in a file by name; each step
+        takes its batch from one of them.
+      validation: the best checkpoint is chosen on it, so it must not be the test data.
+      objectives: of pretraining.
+      ema_decay: of a moving average of the parameters, which is then what is
+        evaluated and kept as `best` and `final`; 0 means none.
+      mesh: how devices share the work; `devices`: only the first so many, 0 means all.
       steps: optimizer steps; 0 means `epochs` passes over the training videos.
       accumulation: parts a batch is processed in.
+      max_skipped: a run ends after so many steps in a row whose loss or gradient was
+        not finite; such steps change no parameter. 0 means it never ends.
       log_every, eval_every, save_every: in steps; 0 means only at the end.
       eval_examples: at most so many validation examples during training; 0 means all.
-      keep: resumable states kept in the workdir.
+      best_by: the validation metric that `best` is chosen by, the highest, or of losses
+        the lowest; empty: the mean of answer accuracy, CIDEr and exact matches, of
+        those there are, and of pretraining the loss.
+      keep: resumable states kept in the workdir, beside the best one.
+      profile: "START:STOP" records these steps for TensorBoard's profiler.
+      compilation_cache: folder for compiled programs, or "off"; empty: as the
+        environment says (see `mplug2 --help`).
       decoding: how validation generates texts.
     """
 
     task: str
     model: MPlug2Config
-    train: DataConfig
+    train: DataConfig = DataConfig()
     validation: DataConfig = DataConfig()
+    mixture: tuple[PartConfig, ...] = ()
     init_from: str = ""
     vocab: str = ""
     inputs: InputConfig = InputConfig()
     batch: BatchConfig = BatchConfig()
+    objectives: ObjectivesConfig = ObjectivesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig = DistillationConfig()
+    ema_decay: float = 0.0
+    mesh: MeshConfig = MeshConfig()
+    devices: int = 0
     steps: int = 0
     epochs: float = 10.0
     accumulation: int = 1
+    max_skipped: int = 20
     seed: int = 0
     log_every: int = 20
     eval_every: int = 0
     save_every: int = 1000
     eval_examples: int = 0
+    best_by: str = ""
     keep: int = 2
+    profile: str = ""
+    compilation_cache: str = ""
     decoding: Decoding = Decoding()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """Reads nested mappings.
+        """Reads nested mappings; `mixture` maps the parts' names to their values.
 
         Raises:
           ValueError: unknown or missing keys, or values that do not fit together.
         """
-        config = from_mapping(cls, values, "config")
+        parts = values.get("mixture", {})
+        parts = parts_of(parts) if isinstance(parts, Mapping) else tuple(parts)
+        config = from_mapping(cls, {**values, "mixture": parts}, "config")
         config.check()
         return config
 
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Examples of one step by the kind of batch; "" where there is one kind."""
+        if not self.mixture:
+            return {"": self.batch.batch_size}
+        used = [part for part in self.mixture if part.weight > 0]
+        return {part.name: part.batch.batch_size for part in used}
+
     def check(self) -> None:
         """Raises ValueError for values that do not fit together."""
-        if self.task not in TASKS:
-            raise ValueError(
-                f"config.task is {self.task!r}; expected one of {sorted(TASKS)}."
-            )
-        if not self.train.path:
-            raise ValueError(
-                "config.train.path is empty; set it to your annotation file, for "
-                "example --config.train.path=train.jsonl."
-            )
-        counts = {
-            "batch.batch_size": self.batch.batch_size,
-            "batch.threads": self.batch.threads,
-            "inputs.num_frames": self.inputs.num_frames,
-            "log_every": self.log_every,
-        }
-        if self.task != "question_answering":
-            counts["batch.captions_per_video"] = self.batch.captions_per_video
-        if self.task != "captioning":
-            counts["batch.questions_per_video"] = self.batch.questions_per_video
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(
-                    f"config.{name} is {value}; task {self.task} needs at least 1."
-                )
+        for problem in _problems(self):
+            raise ValueError(problem)
         make_optimizer(self.optimizer, 1)
-        if self.accumulation < 1 or self.batch.batch_size % self.accumulation:
-            raise ValueError(
-                f"config.batch.batch_size {self.batch.batch_size} does not divide into "
-                f"config.accumulation {self.accumulation} equal parts; change one."
+        ProfileWindow.parse(self.profile, Path())
+
+
+def _problems(config: RunConfig) -> Iterator[str]:
+    """What does not fit, most basic first."""
+    if config.task not in TASKS:
+        yield f"config.task is {config.task!r}; expected one of {sorted(TASKS)}."
+    yield from _data_problems(config)
+    for name, value in _counts(config).items():
+        if value < 1:
+            yield f"config.{name} is {value}; task {config.task} needs at least 1."
+    for name, size in config.batch_sizes.items():
+        if config.accumulation < 1 or size % config.accumulation:
+            where = f"mixture.{name}.batch" if name else "batch"
+            yield (
+                f"config.{where}.batch_size {size} does not divide into "
+                f"config.accumulation {config.accumulation} equal parts; change one."
             )
+    if config.mixture and config.steps < 1:
+        yield "config.steps is 0; a mixture has no epochs: give the number of steps."
+    if not 0 <= config.ema_decay < 1:
+        yield f"config.ema_decay is {config.ema_decay}; expected 0 (none) to below 1."
+    if config.devices < 0:
+        yield f"config.devices is {config.devices}; expected 0 (all) or a number."
+
+
+def _data_problems(config: RunConfig) -> Iterator[str]:
+    if config.mixture and config.task != PRETRAINING:
+        yield (
+            f"config.mixture is for task {PRETRAINING}; task {config.task} trains on "
+            "config.train alone."
+        )
+    if config.task == PRETRAINING and not config.mixture:
+        yield "config.mixture has no parts; pretraining needs at least one."
+    if not config.mixture and not config.train.path:
+        yield (
+            "config.train.path is empty; set it to your annotation file, for example "
+            "--config.train.path=train.jsonl."
+        )
+    for part in config.mixture:
+        if part.weight > 0 and not part.data.path:
+            yield (
+                f"config.mixture.{part.name}.data.path is empty; set it to the part's "
+                "data, or leave the part out."
+            )
+    names = (Path(config.validation.path).stem, config.validation.split)
+    if config.validation.path and any(map(_names_test, names)):
+        yield (
+            f"config.validation is {config.validation.path} (split "
+            f"{config.validation.split}), by its name test data; the best checkpoint "
+            "is chosen on validation data only: give some, or leave the path empty and "
+            "score the result with `mplug2 evaluate`."
+        )
+
+
+def _names_test(name: str) -> bool:
+    """Whether "test" is one of the words of a name: qa_test, test-2."""
+    return "test" in re.split(r"[^a-z]+", name.lower())
+
+
+def _counts(config: RunConfig) -> dict[str, int]:
+    counts = {
+        "batch.batch_size": config.batch.batch_size,
+        "batch.threads": config.batch.threads,
+        "inputs.num_frames": config.inputs.num_frames,
+        "log_every": config.log_every,
+        "keep": config.keep,
+    }
+    if config.task in ("captioning", "caption_and_answer"):
+        counts["batch.captions_per_video"] = config.batch.captions_per_video
+    if config.task in ("question_answering", "caption_and_answer"):
+        counts["batch.questions_per_video"] = config.batch.questions_per_video
+    return counts
 
 
 def default_config(task: str, size: str = "large") -> ConfigDict:
@@ -121,9 +197,16 @@ def default_config(task: str, size: str = "large") -> ConfigDict:
       task: a key of `mplug2_jax.tasks.TASKS`.
       size: preset of the model.
     """
-    run = RunConfig(task, preset(size), DataConfig())
-    values = ConfigDict(dataclasses.asdict(run))
+    run = RunConfig(task, preset(size))
+    values = ConfigDict(dataclasses.asdict(run) | {"mixture": {}})
     # None has no type; these say what the command line may put in its place.
     nothing = {"rule": placeholder(str), "min_caption_length": placeholder(int)}
     values.decoding = ConfigDict(dataclasses.asdict(run.decoding) | nothing)
     return values
+
+
+def default_part(kind: str) -> ConfigDict:
+    """All keys of a part of a mixture ("video", "image" or "text")."""
+    values = dataclasses.asdict(PartConfig(kind=kind))  # type: ignore[arg-type]
+    del values["name"]  # its key in the mixture
+    return ConfigDict(values)

@@ -4,110 +4,249 @@ import contextlib
 import ctypes
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 
-from mplug2_jax.checkpoint.load import (
-    Metadata,
-    has_teacher,
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-)
-from mplug2_jax.checkpoint.manager import StateManager
-from mplug2_jax.checkpoint.parts import find_checkpoint
-from mplug2_jax.data.pipeline import all_images, epochs_to_steps, training_batches
-from mplug2_jax.data.sources import Example, read_jsonl
-from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
-from mplug2_jax.evaluation.runner import evaluate
-from mplug2_jax.models.config import MPlug2Config
-from mplug2_jax.predictor import Predictor
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.checkpoint.load import Metadata
+from mplug2_jax.checkpoint.manager import Progress, StateManager
+from mplug2_jax.planning.chips import of_device
+from mplug2_jax.sharding.partition import shard_batch
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.config import DataConfig, RunConfig
+from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.flops import step_flops
+from mplug2_jax.training.interrupts import Interrupts, Stopped, interrupts
 from mplug2_jax.training.metrics import MetricWriter
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import init_state, make_step
+from mplug2_jax.training.profiling import ProfileWindow
+from mplug2_jax.training.record import check_workdir, claim_workdir
+from mplug2_jax.training.start import (
+    Source,
+    make_task,
+    open_mesh,
+    open_vocabulary,
+    starting_weights,
+)
+from mplug2_jax.training.step import (
+    TrainState,
+    abstract_state,
+    create_state,
+    make_step,
+)
+from mplug2_jax.training.validation import Best, make_evaluation, weights_of
 
-# `best/` has the highest mean of these, of those that the validation data gives.
-SELECTED_BY = ("qa/accuracy", "caption/cider", "caption/exact_match")
-RUN = "run.json"
+
+class DivergedError(ValueError):
+    """Too many steps in a row had no finite loss or gradient."""
 
 
 def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
     """Trains, or goes on where an earlier call with the same workdir stopped.
 
-    Writes under `workdir`: `config.json`, `metrics.jsonl`, `tensorboard/`, resumable
-    states in `checkpoints/`, and the checkpoint folders `final/` and, with validation
-    data, `best/`.
+    Writes under `workdir`: `run.json`, `tokenizer/`, `metrics.jsonl`, `tensorboard/`,
+    resumable states in `checkpoints/`, and the checkpoint folders `final/` and, with
+    validation data, `best/`. With several processes all call it, one writes.
+
+    A SIGTERM or SIGINT ends it after the step, or the batch of validation data, that is
+    under way; the time it takes is that and one save.
 
     Returns:
       The last evaluation's metrics, or without validation data the last losses.
 
     Raises:
       ValueError: the configuration, the data or the starting checkpoint do not fit.
+      OSError: the workdir cannot be written, or data are missing.
+      DivergedError: see `RunConfig.max_skipped`.
+      Stopped: a signal came; all that was done is saved.
     """
-    workdir = Path(workdir)
+    _set_up_process(config)
+    with interrupts() as asked:
+        run = _Run(config, Path(workdir), asked)
+        state, progress = run.first_state()
+        return run.loop(state, progress)
+
+
+class _Run:
+    """Everything a run is made of but its state."""
+
+    def __init__(self, config: RunConfig, workdir: Path, asked: Interrupts):
+        self.config, self.workdir, self.asked = config, workdir, asked
+        check_workdir(workdir)
+        self.mesh = open_mesh(config)
+        tokenizer = open_vocabulary(config)
+        self.task = make_task(config, tokenizer, self.mesh)
+        self.source = Source(config, self.task, tokenizer, self.mesh)
+        self.evaluation = make_evaluation(config, self.task, tokenizer, self.mesh)
+        self.optimizer = make_optimizer(config.optimizer, self.source.steps)
+        self.layout: dict[str, Any] = {"ema_decay": config.ema_decay, "mesh": self.mesh}
+        inputs = dataclasses.asdict(config.inputs)
+        metadata = Metadata(self.task.config, self.task.modules, inputs=inputs)
+        about = {
+            "config": dataclasses.asdict(config),
+            "checkpoint": json.loads(metadata.to_json()),
+        }
+        self.manager = StateManager(workdir / "checkpoints", config.keep, about)
+        resumed = self.manager.latest is not None
+        claim_workdir(workdir, config, tokenizer, resumed)
+        self.best = Best(workdir, metadata, tokenizer, config.best_by)
+
+    def first_state(self) -> tuple[TrainState, Progress]:
+        """The newest saved state, else the starting weights, else random ones.
+
+        On resume: 1. the newest whole state, onto this run's mesh; 2. the position of
+        the data and the examples seen, which are stored with it; 3. (`loop`) metrics of
+        later steps are dropped; 4. an evaluation that a signal cut short is done.
+        Random numbers follow from the step.
+        """
+        config = self.config
+        made_of = self.task, self.optimizer, config.distillation
+        if self.manager.latest is not None:
+            abstract = abstract_state(*made_of, **self.layout)
+            state, progress = self.manager.restore(abstract)
+            self.source.batches.set_state(progress.position)
+            return state, progress
+        params, teacher = starting_weights(config, self.task)
+        key = jax.random.key(config.seed)
+        state = create_state(
+            *made_of, key, params=params, teacher=teacher, **self.layout
+        )
+        return state, Progress()
+
+    def loop(self, state: TrainState, progress: Progress) -> dict[str, float]:
+        """Steps until the last one, or until a signal comes."""
+        config, steps, asked = self.config, self.source.steps, self.asked
+        start, rng = int(state.step), jax.random.key(config.seed)
+        advance = self._compiled_step()
+        flops = _flop_counter(config, self.task, self.optimizer, self.mesh)
+        writer = MetricWriter(
+            self.workdir, steps, start, progress.seen, _peak(self.mesh)
+        )
+        window = ProfileWindow.parse(config.profile, self.workdir / "profile")
+        results: dict[str, float] = {}
+        before: Mapping[str, Any] = {}
+        batches = iter(self.source)
+        asked.deferred = True
+        if start:
+            writer.say(f"resumed at step {start} of {steps}")
+
+        def due(step: int, every: int) -> bool:
+            return step == steps or (every > 0 and step % every == 0)
+
+        try:
+            if progress.unevaluated and self.evaluation:
+                results, _ = self._evaluate(start, state, progress, writer)
+            for step in range(start + 1, steps + 1):
+                window.before(step)
+                kind, batch = next(batches)
+                batch = shard_batch(batch, self.mesh)
+                state, metrics = advance(state, batch, rng)
+                writer.add(kind, metrics, config.batch_sizes[kind], flops(kind, batch))
+                window.after(step, metrics)
+                # The step before is done by now; asking for this one would wait.
+                _check_finite(step - 1, before, config.max_skipped)
+                before, score = metrics, None
+                if due(step, config.log_every):
+                    results = writer.progress(step)
+                if self.evaluation and due(step, config.eval_every):
+                    results, score = self._evaluate(step, state, progress, writer)
+                stop = asked.reached(step)
+                if stop or due(step, config.save_every):
+                    progress.position = self.source.batches.get_state()
+                    progress.seen = dict(writer.seen)
+                    self.manager.save(step, state, progress, score)
+                if stop:
+                    writer.say(f"stopped by a signal after step {step}, which is saved")
+                    raise Stopped(asked.signum or 0, step)
+            _check_finite(steps, before, config.max_skipped)
+        finally:
+            window.close()
+            self.manager.close()
+            writer.close()
+            self.source.batches.close()
+        self.best.save("final", weights_of(state), state.teacher)
+        return results
+
+    def _compiled_step(self) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+        config = self.config
+        return make_step(
+            *(self.task, self.optimizer, config.distillation, config.accumulation),
+            freeze=config.optimizer.freeze,
+            **self.layout,
+        )
+
+    def _evaluate(
+        self, step: int, state: TrainState, progress: Progress, writer: MetricWriter
+    ) -> tuple[dict[str, float], float | None]:
+        """Metrics and score; nothing, to be done on resume, if a signal comes."""
+        assert self.evaluation is not None
+        progress.unevaluated = True
+        try:
+            metrics = self.evaluation(state, self.asked.check)
+        except Stopped:
+            return {}, None
+        score = self.best.judge(step, state, metrics)
+        progress.unevaluated = False
+        metrics = metrics | {"score": score}
+        writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        writer.say(f"validation at step {step}: {shown}")
+        writer.pause(step)
+        return metrics, score
+
+
+def _check_finite(step: int, metrics: Mapping[str, Any], limit: int) -> None:
+    count = int(metrics.get("skipped_in_a_row", 0))
+    if limit and count >= limit:
+        raise DivergedError(
+            f"{count} steps in a row, up to step {step}, had no finite loss or "
+            f"gradient; config.max_skipped is {limit}, and none of them changed a "
+            "parameter. Lower the learning rate or look at the data, and start in "
+            "another --workdir (config.init_from takes this one's last state)."
+        )
+
+
+def _peak(mesh: Mesh) -> float | None:
+    """FLOP/s of all the mesh's devices together, where the kind is known."""
+    chip = of_device(mesh.devices.flat[0])
+    return chip and chip.flops * mesh.size
+
+
+def _flop_counter(
+    config: RunConfig, task: Task, optimizer: Any, mesh: Mesh
+) -> Callable[[str, Any], float]:
+    """FLOPs of a step by the kind of its batch, counted once; 0 if nobody asks.
+
+    They are the model's: of a program that recomputes nothing in its backward pass.
+    """
+    known: dict[str, float] = {}
+    if _peak(mesh) is None:
+        return lambda kind, batch: 0.0
+    model = task.config.replace(numerics={"remat": "none"})
+    made_of = dataclasses.replace(task, config=model), optimizer, config.distillation
+    advance = make_step(*made_of, freeze=config.optimizer.freeze)
+
+    def flops(kind: str, batch: Any) -> float:
+        if kind not in known:
+            shapes = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch
+            )
+            state, key = abstract_state(*made_of), jax.random.key(0)
+            known[kind] = step_flops(advance, state, shapes, key)
+        return known[kind]
+
+    return flops
+
+
+def _set_up_process(config: RunConfig) -> None:
+    if config.compilation_cache == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif config.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
     if jax.default_backend() == "cpu":
         _keep_freed_memory()
-    examples = _examples(config.train)
-    validation = _examples(config.validation)
-    tokenizer = _tokenizer(config)
-    images = all_images(examples)
-    task, params, teacher = _start(config, tokenizer, is_video=not images)
-    _record_config(config, workdir)
-    steps = config.steps or epochs_to_steps(config.epochs, examples, config.batch)
-    optimizer = make_optimizer(config.optimizer, steps)
-    batches = training_batches(
-        examples,
-        tokenizer,
-        config.inputs,
-        config.batch,
-        task.config.vision.image_size,
-        config.seed,
-    )
-    evaluator = _Evaluator(config, task, tokenizer, validation, workdir)
-
-    # On resume: 1. the state as it would start, 2. the newest saved one in its place,
-    # 3. the data iterator's position with it. Random numbers follow from the step.
-    state = init_state(params, optimizer, config.distillation, teacher)
-    manager = StateManager(workdir / "checkpoints", config.keep)
-    if manager.latest is not None:
-        state = manager.restore(state, batches)
-        print(f"resumed at step {manager.latest} of {steps}")
-    start = int(state.step)
-    writer = MetricWriter(workdir, steps, start, config.batch.batch_size)
-    step_fn = make_step(task, optimizer, config.distillation, config.accumulation)
-    rng = jax.random.key(config.seed)
-    recent: list[Any] = []
-
-    def due(step: int, every: int) -> bool:
-        return step == steps or (every > 0 and step % every == 0)
-
-    results: dict[str, float] = {}
-
-    try:
-        for step in range(start + 1, steps + 1):
-            state, metrics = step_fn(state, next(batches), rng)
-            recent.append(metrics)
-            if due(step, config.log_every):
-                results = _mean(recent)
-                recent.clear()
-                writer.progress(step, results)
-            if due(step, config.save_every):
-                manager.save(step, state, batches)
-            if validation and due(step, config.eval_every):
-                results = evaluator(step, state.params)
-                writer.write(step, {f"validation/{k}": v for k, v in results.items()})
-                writer.pause()
-    finally:
-        manager.close()
-        writer.close()
-    evaluator.save("final", state.params, state.teacher)
-    return results
 
 
 def _keep_freed_memory() -> None:
@@ -121,132 +260,3 @@ def _keep_freed_memory() -> None:
         # malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
         for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
             mallopt(option, value)
-
-
-def _mean(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
-
-
-def _examples(data: DataConfig) -> list[Example]:
-    return read_jsonl(data.path, data.media or None) if data.path else []
-
-
-def _tokenizer(config: RunConfig) -> Tokenizer:
-    if config.init_from and not config.vocab:
-        stored = find_checkpoint(config.init_from) / "tokenizer"
-        if stored.is_dir():
-            return load_tokenizer(stored)
-    return open_tokenizer(config.vocab)
-
-
-def _start(
-    config: RunConfig, tokenizer: Tokenizer, is_video: bool
-) -> tuple[Task, Any, Any]:
-    """The task, parameters from the checkpoint or drawn at random, and a teacher.
-
-    The teacher is the checkpoint's momentum copy, where it has one and it is wanted.
-    """
-    task_class = TASKS[config.task]
-    options: dict[str, Any] = {"is_video": is_video}
-    if "prompt_length" in {f.name for f in dataclasses.fields(task_class)}:
-        options["prompt_length"] = config.inputs.prompt_length(tokenizer)
-    if not config.init_from:
-        text = {"vocab_size": tokenizer.vocab_size}
-        task = task_class(config.model.replace(text=text), **options)
-        return task, jax.jit(task.init)(jax.random.key(config.seed)), None
-    modules = task_class(config.model, **options).modules
-    folder = find_checkpoint(config.init_from)
-    params, metadata = load_checkpoint(folder, modules)
-    if tokenizer.vocab_size != metadata.config.text.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {tokenizer.vocab_size} entries, the checkpoint "
-            f"{config.init_from} {metadata.config.text.vocab_size}; give the "
-            "vocabulary it was trained with (--config.vocab=PATH)."
-        )
-    teacher = None
-    if config.distillation.weight > 0 and has_teacher(folder):
-        teacher, _ = load_checkpoint(folder, modules, tree="teacher")
-    task = task_class(_trained_as(metadata.config, config.model), **options)
-    return task, params, teacher
-
-
-def _trained_as(stored: MPlug2Config, wanted: MPlug2Config) -> MPlug2Config:
-    """The stored shapes with the run's numerics, dropout and drop path."""
-    text = wanted.text
-    return stored.replace(
-        numerics=wanted.numerics,
-        vision={"drop_path": wanted.vision.drop_path},
-        text={"dropout": text.dropout, "attention_dropout": text.attention_dropout},
-    )
-
-
-def _record_config(config: RunConfig, workdir: Path) -> None:
-    """Writes the configuration; a workdir that began with another one is an error."""
-    path, values = workdir / RUN, dataclasses.asdict(config)
-    if path.exists():
-        before = _flat(json.loads(path.read_text()))
-        for key, value in _flat(json.loads(json.dumps(values))).items():
-            if before.get(key) != value:
-                raise ValueError(
-                    f"{workdir} holds a run with config.{key}={before.get(key)!r}, now "
-                    f"it is {value!r}; set it back, or choose another --workdir."
-                )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=1))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
-
-
-class _Evaluator:
-    """Scores parameters on the validation data and keeps the best as a checkpoint."""
-
-    def __init__(self, config, task, tokenizer, examples, workdir):
-        self.workdir, self.tokenizer = workdir, tokenizer
-        self.examples = examples[: config.eval_examples or None]
-        self.metadata = Metadata(
-            task.config, task.modules, inputs=dataclasses.asdict(config.inputs)
-        )
-        self.predictor = Predictor(
-            task.model,
-            None,
-            tokenizer,
-            config.inputs,
-            config.decoding,
-            batch_size=config.batch.batch_size // config.accumulation,
-        )
-        self.best = _best_so_far(workdir)
-
-    def __call__(self, step: int, params: Any) -> dict[str, float]:
-        """Evaluates, prints, and writes `best/` if the score has risen."""
-        predictor = self.predictor.replace_params(params)
-        metrics = evaluate(predictor, self.examples).flat_metrics()
-        score = float(np.mean([metrics[k] for k in SELECTED_BY if k in metrics]))
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        print(f"validation at step {step}: {shown}", flush=True)
-        if score > self.best:
-            self.best = score
-            self.save("best", params, step=step, score=score)
-        return {**metrics, "score": score}
-
-    def save(self, name: str, params: Any, teacher: Any = None, **source: Any) -> None:
-        """Writes the checkpoint folder `name` of the workdir."""
-        metadata = dataclasses.replace(self.metadata, source=source)
-        save_checkpoint(
-            self.workdir / name,
-            params,
-            metadata,
-            teacher=teacher,
-            tokenizer=self.tokenizer,
-            overwrite=True,
-        )
-
-
-def _best_so_far(workdir: Path) -> float:
-    best = workdir / "best"
-    return read_metadata(best).source["score"] if best.exists() else -np.inf

@@ -1,14 +1,16 @@
-"""AdamW with two learning rates and upstream's weight-decay rule.
+"""AdamW with two learning rates, upstream's weight-decay rule, and frozen parts.
 
 Source of the recipe: upstream's fine-tuning configurations (10 epochs, 2e-5 and 2e-6,
 weight decay 0.02, warm-up from 1e-6 in 200 steps, cosine per step to 1e-6).
 """
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr
 
@@ -23,6 +25,9 @@ class OptimizerConfig:
       warmup_init, end_learning_rate: where the warm-up starts and the cosine ends;
         with `schedule` "constant" neither is used.
       clip_norm: global gradient norm; 0 turns clipping off.
+      freeze: parameters that stay as they are: paths such as "vision" or
+        "text/embeddings", with everything below them; `*` stands for any letters
+        ("*/local_temporal_*").
     """
 
     learning_rate: float = 2e-5
@@ -36,6 +41,7 @@ class OptimizerConfig:
     warmup_init: float = 1e-6
     end_learning_rate: float = 1e-6
     clip_norm: float = 0.0
+    freeze: tuple[str, ...] = ()
 
 
 def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
@@ -67,8 +73,26 @@ def is_decayed(path: str) -> bool:
     return not path.endswith("/scale") or is_vision or "/vision_norm/" in path
 
 
+def is_frozen(path: str, freeze: Sequence[str]) -> bool:
+    """Whether one of the patterns (`OptimizerConfig.freeze`) is this path's."""
+    return any(fnmatchcase(path, p) or fnmatchcase(path, f"{p}/*") for p in freeze)
+
+
+def zero_frozen(grads: Any, freeze: Sequence[str]) -> Any:
+    """The gradients, zero where frozen: the compiler then never computes those."""
+
+    def keep(path, grad):
+        return jnp.zeros_like(grad) if is_frozen(path, freeze) else grad
+
+    return _by_path(grads, keep) if freeze else grads
+
+
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW over a parameter tree, with `steps` optimizer steps in all."""
+    """AdamW over a parameter tree, with `steps` optimizer steps in all.
+
+    Frozen parameters have no moments, and their gradients do not count in clipping.
+    Initialising raises ValueError if a pattern of `config.freeze` matches none.
+    """
 
     def adamw(peak: float) -> optax.GradientTransformation:
         return optax.adamw(
@@ -77,26 +101,44 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             config.b2,
             config.eps,
             weight_decay=config.weight_decay,
-            mask=lambda params: _by_path(params, is_decayed),
+            mask=lambda params: _by_path(params, lambda path, _: is_decayed(path)),
         )
+
+    def group(path: str) -> str:
+        if is_frozen(path, config.freeze):
+            return "frozen"
+        return "vision" if path.startswith("vision/") else "rest"
+
+    def label(params: Any) -> Any:
+        _check_freeze(params, config.freeze)
+        return _by_path(params, lambda path, _: group(path))
 
     groups: dict[Hashable, optax.GradientTransformation] = {
         "vision": adamw(config.vision_learning_rate),
         "rest": adamw(config.learning_rate),
+        "frozen": optax.set_to_zero(),
     }
-    optimizer = optax.multi_transform(
-        groups,
-        lambda params: _by_path(
-            params, lambda path: "vision" if path.startswith("vision/") else "rest"
-        ),
-    )
+    optimizer = optax.multi_transform(groups, label)
     if config.clip_norm > 0:
+        ignore = optax.stateless(lambda grads, _: zero_frozen(grads, config.freeze))
         clip = optax.clip_by_global_norm(config.clip_norm)
-        optimizer = optax.chain(clip, optimizer)
+        optimizer = optax.chain(ignore, clip, optimizer)
     return optimizer
 
 
-def _by_path(params: Any, function) -> Any:
+def _check_freeze(params: Any, freeze: Sequence[str]) -> None:
+    paths: list[str] = jax.tree.leaves(_by_path(params, lambda path, _: path))
+    for pattern in freeze:
+        if not any(is_frozen(path, (pattern,)) for path in paths):
+            tops = sorted({path.split("/")[0] for path in paths})
+            raise ValueError(
+                f"optimizer.freeze names {pattern!r}, which is no parameter's path; "
+                f"the paths start with {tops} (`mplug2 modules` lists the modules)."
+            )
+
+
+def _by_path(tree: Any, function: Callable[[str, Any], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function(keystr(path, simple=True, separator="/")), params
+        lambda path, leaf: function(keystr(path, simple=True, separator="/"), leaf),
+        tree,
     )

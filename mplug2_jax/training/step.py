@@ -1,16 +1,23 @@
-"""The training state and the one pure function that advances it."""
+"""The training state, how it is born on a mesh, and the function that advances it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
 
+from mplug2_jax.models.mplug2 import init_params
+from mplug2_jax.sharding import partition
+from mplug2_jax.sharding.mesh import is_single
+from mplug2_jax.sharding.rules import ROWS
 from mplug2_jax.tasks.base import Task
+from mplug2_jax.training.optimizer import zero_frozen
 from mplug2_jax.types import MultimodalBatch
 
 
@@ -32,17 +39,26 @@ class DistillationConfig:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a step changes; `teacher` is None without distillation."""
+    """Everything a step changes; None where the run has no such part.
+
+    Attributes:
+      step: batches seen. Skipped ones count: data and random numbers follow it. The
+        learning rate follows the optimizer's own count, without them.
+      teacher: momentum copy of the parameters.
+      queue: what the task's loss carries on (momentum features of pretraining).
+      ema: moving average of the parameters, for evaluation.
+      skipped: steps without an update, their loss or gradient not being finite.
+      skipped_in_a_row: those since the last update.
+    """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
-    teacher: Any = None
-
-
-Step = Callable[
-    [TrainState, MultimodalBatch, jax.Array], tuple[TrainState, dict[str, Array]]
-]
+    teacher: Any
+    queue: Any
+    ema: Any
+    skipped: Int[Array, ""]
+    skipped_in_a_row: Int[Array, ""]
 
 
 def init_state(
@@ -50,11 +66,87 @@ def init_state(
     optimizer: optax.GradientTransformation,
     distillation: DistillationConfig,
     teacher: Any = None,
+    queue: Any = None,
+    ema_decay: float = 0.0,
 ) -> TrainState:
     """The state at step 0; a missing teacher starts as a copy of the parameters."""
     if distillation.weight > 0 and teacher is None:
         teacher = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.int32(0), params, optimizer.init(params), teacher)
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        teacher=teacher,
+        queue=queue,
+        ema=jax.tree.map(jnp.copy, params) if ema_decay > 0 else None,
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )
+
+
+def abstract_state(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    distillation: DistillationConfig,
+    *,
+    ema_decay: float = 0.0,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """Shapes and types of the state `create_state` gives, with shardings on a mesh."""
+
+    def init(key: jax.Array) -> TrainState:
+        queue = task.init_queue()
+        params = task.init(key)
+        return init_state(params, optimizer, distillation, None, queue, ema_decay)
+
+    state = jax.eval_shape(init, jax.random.key(0))
+    if mesh is None or is_single(mesh):
+        return state
+    shardings = partition.state_shardings(state, _boxed(task), mesh)
+    return jax.tree.map(lambda leaf, at: leaf.update(sharding=at), state, shardings)
+
+
+def create_state(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    distillation: DistillationConfig,
+    key: jax.Array,
+    *,
+    ema_decay: float = 0.0,
+    mesh: Mesh | None = None,
+    params: Any = None,
+    teacher: Any = None,
+) -> TrainState:
+    """The state at step 0, made where it belongs: no device ever holds more.
+
+    Args:
+      key: draws the parameters that are not given.
+      params, teacher: from a checkpoint, the same on every process; the state takes
+        them over.
+
+    Raises:
+      ValueError: a parameter without a sharding rule, or a pattern of
+        `OptimizerConfig.freeze` that names none.
+    """
+
+    def init(key, params, teacher):
+        params = task.init(key) if params is None else params
+        queue = task.init_queue()
+        return init_state(params, optimizer, distillation, teacher, queue, ema_decay)
+
+    if mesh is None or is_single(mesh):
+        return jax.jit(init)(key, params, teacher)
+    if whole := partition.undivided(_boxed(task), mesh):
+        logging.warning("Kept whole, their size not dividing: %s.", "; ".join(whole))
+    abstract = abstract_state(
+        task, optimizer, distillation, ema_decay=ema_decay, mesh=mesh
+    )
+    shardings = _shardings(abstract)
+    if params is not None:
+        params = partition.distribute(params, shardings.params)
+    if teacher is not None:
+        teacher = partition.distribute(teacher, shardings.params)
+    return jax.jit(init, out_shardings=shardings)(key, params, teacher)
 
 
 def make_step(
@@ -62,56 +154,146 @@ def make_step(
     optimizer: optax.GradientTransformation,
     distillation: DistillationConfig,
     accumulation: int = 1,
-) -> Step:
+    *,
+    ema_decay: float = 0.0,
+    freeze: Sequence[str] = (),
+    mesh: Mesh | None = None,
+) -> Callable[
+    [TrainState, MultimodalBatch, jax.Array], tuple[TrainState, dict[str, Array]]
+]:
     """Builds `(state, batch, rng) -> (state, metrics)`, compiled, the state donated.
 
     `rng` is the run's key; step k folds k into it, so that it is the same whether
     reached straight or resumed. With accumulation the batch is processed in as many
-    parts of equal size, whose losses and gradients are averaged.
+    parts, whose losses and gradients, each over the whole batch's counts, are summed.
+
+    A step whose loss or gradient norm is not finite changes nothing but the counters.
+
+    Args:
+      ema_decay: of the moving average of the parameters; 0 keeps none. The first
+        updates follow faster: min(decay, (1 + n) / (10 + n)) after n of them.
+      freeze: see `OptimizerConfig.freeze`.
+      mesh: state and batch are divided over it (`create_state`, `shard_batch`).
     """
 
-    def gradients(state: TrainState, batch: MultimodalBatch, rng: jax.Array):
-        weight = soft_weight(distillation, state.step)
+    def gradients(state: TrainState, queue, batch: MultimodalBatch, rng, **counts):
+        teacher, weight = state.teacher, soft_weight(distillation, state.step)
 
         def loss(params):
-            return task.loss(params, batch, rng, state.teacher, weight)
+            return task.loss(params, batch, rng, teacher, weight, queue, **counts)
 
-        return jax.value_and_grad(loss, has_aux=True)(state.params)
+        values, grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        value, output = values
+        metrics = {"loss": value} | output.metrics
+        return output.queue, (zero_frozen(grads, freeze), metrics)
 
-    def accumulated(state, batch, rng):
-        def part(carry, inputs):
-            index, batch = inputs
-            (_, metrics), grads = gradients(
-                state, batch, jax.random.fold_in(rng, index)
-            )
-            return jax.tree.map(jnp.add, carry, (grads, metrics)), None
+    def accumulated(state: TrainState, batch: MultimodalBatch, rng):
+        counts = task.normalizers(batch)
+        parts = _split(batch, accumulation, mesh)
 
-        parts = jax.tree.map(lambda a: a.reshape(accumulation, -1, *a.shape[1:]), batch)
+        def part(queue, index, batch):
+            key = jax.random.fold_in(rng, index)
+            return gradients(state, queue, batch, key, normalizers=counts)
+
+        def add(carry, inputs):
+            queue, total = carry
+            queue, more = part(queue, *inputs)
+            return (queue, jax.tree.map(jnp.add, total, more)), None
+
         first = jax.tree.map(lambda a: a[0], parts)
-        zeros = jax.eval_shape(lambda: gradients(state, first, rng))
-        (_, metrics), grads = zeros
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (grads, metrics))
-        total, _ = jax.lax.scan(part, zeros, (jnp.arange(accumulation), parts))
-        return jax.tree.map(lambda a: a / accumulation, total)
+        _, shapes = jax.eval_shape(part, state.queue, 0, first)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        inputs = (jnp.arange(accumulation), parts)
+        return jax.lax.scan(add, (state.queue, zeros), inputs)[0]
 
     def step(state: TrainState, batch: MultimodalBatch, rng: jax.Array):
+        partition.check_batch(partition.units(batch), mesh, accumulation)
         rng = jax.random.fold_in(rng, state.step)
-        if accumulation > 1:
-            grads, metrics = accumulated(state, batch, rng)
-        else:
-            (_, metrics), grads = gradients(state, batch, rng)
+        with partition.on_mesh(mesh):
+            if accumulation > 1:
+                queue, (grads, metrics) = accumulated(state, batch, rng)
+            else:
+                queue, (grads, metrics) = gradients(state, state.queue, batch, rng)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        teacher = state.teacher
-        if teacher is not None:
-            rate = 1 - distillation.momentum
-            teacher = optax.incremental_update(params, teacher, rate)
-        metrics["gradient_norm"] = optax.global_norm(grads)
-        return TrainState(state.step + 1, params, opt_state, teacher), metrics
+        state = _advance(
+            state,
+            jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm),
+            params=params,
+            opt_state=opt_state,
+            queue=queue,
+            teacher=_follow(state.teacher, params, 1 - distillation.momentum),
+            ema=_follow(state.ema, params, 1 - _decay(ema_decay, state)),
+        )
+        row = state.skipped_in_a_row
+        skips = {"skipped": (row > 0).astype(jnp.float32), "skipped_in_a_row": row}
+        return state, metrics | {"gradient_norm": norm} | skips
 
-    return jax.jit(step, donate_argnums=0)
+    if mesh is None or is_single(mesh):
+        return jax.jit(step, donate_argnums=0)
+    abstract = abstract_state(
+        task, optimizer, distillation, ema_decay=ema_decay, mesh=mesh
+    )
+    state, everywhere = _shardings(abstract), NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state, partition.batch_sharding(mesh), everywhere),
+        out_shardings=(state, everywhere),
+    )
 
 
 def soft_weight(config: DistillationConfig, step: Int[Array, ""]):
     """Weight of the soft targets at `step`."""
     return config.weight * jnp.minimum(1.0, step / max(config.ramp_steps, 1))
+
+
+def _advance(state: TrainState, finite: Bool[Array, ""], **changed: Any) -> TrainState:
+    """The next state: with what has changed, or if not finite one more step skipped."""
+    before = {name: getattr(state, name) for name in changed}
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, before)
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        skipped=state.skipped + ~finite,
+        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        **kept,
+    )
+
+
+def _follow(average: Any, params: Any, rate: Float[Array, ""] | float) -> Any:
+    if average is None:
+        return None
+    return optax.incremental_update(params, average, rate)  # type: ignore[arg-type]
+
+
+def _decay(ema_decay: float, state: TrainState) -> Float[Array, ""]:
+    updates = state.step - state.skipped
+    return jnp.minimum(ema_decay, (1 + updates) / (10 + updates))
+
+
+def _split(batch: MultimodalBatch, parts: int, mesh: Mesh | None) -> MultimodalBatch:
+    """Parts on a new leading axis; each takes every `parts`-th video.
+
+    So every device keeps the rows it has, and an even share of each part.
+    """
+    videos = partition.units(batch)
+
+    def split(a: Array) -> Array:
+        a = a.reshape(videos // parts, parts, -1, *a.shape[1:])
+        a = jnp.moveaxis(a, 1, 0).reshape(parts, -1, *a.shape[3:])
+        if mesh is None or is_single(mesh):
+            return a
+        rows = NamedSharding(mesh, PartitionSpec(None, ROWS))
+        return jax.lax.with_sharding_constraint(a, rows)
+
+    return jax.tree.map(split, batch)
+
+
+def _boxed(task: Task) -> Any:
+    return jax.eval_shape(lambda: init_params(task.model, jax.random.key(0)))
+
+
+def _shardings(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, state)

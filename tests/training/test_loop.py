@@ -1,7 +1,11 @@
-"""A whole run on real files: it learns, resumes, and says what is wrong."""
+"""A whole run on real files: it learns, goes on elsewhere, says what is wrong."""
 
 import dataclasses
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -9,15 +13,19 @@ import numpy as np
 import pytest
 
 from mplug2_jax.checkpoint.load import load_checkpoint
+from mplug2_jax.cli.main import main
+from mplug2_jax.conversion.safetensors_io import read_safetensors
 from mplug2_jax.data import shapes
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.decoding.settings import Decoding
-from mplug2_jax.training import loop
 from mplug2_jax.training.config import DataConfig, RunConfig, default_config
-from mplug2_jax.training.loop import train
+from mplug2_jax.training.interrupts import Stopped
+from mplug2_jax.training.loop import DivergedError, train
 from mplug2_jax.training.optimizer import OptimizerConfig
+
+RELATIVE = 1e-5  # of losses on other meshes
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def run_config(tmp_path_factory, small_config) -> RunConfig:
         vocab=str(folder / "tokenizer"),
         inputs=InputConfig(2, 16, 10, 3, prompt=""),
         batch=BatchConfig(
-            batch_size=3,
+            batch_size=4,
             captions_per_video=1,
             questions_per_video=2,
             crop_scale=None,
@@ -40,54 +48,92 @@ def run_config(tmp_path_factory, small_config) -> RunConfig:
         ),
         optimizer=OptimizerConfig(3e-3, 3e-3, schedule="constant"),
         decoding=Decoding("greedy"),
+        devices=1,
         steps=8,
-        log_every=2,
+        log_every=1,
         save_every=4,
     )
 
 
-def losses(workdir):
-    lines = [
-        json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
-    ]
-    return {line["step"]: line.get("train/answer_loss") for line in lines}
+@pytest.fixture(scope="module")
+def finished(run_config, tmp_path_factory) -> Path:
+    """The workdir of a run of eight steps."""
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    train(run_config, workdir)
+    return workdir
 
 
-class Killed(Exception):
-    """Stands for whatever ends a run between two steps."""
+def changed(config: RunConfig, **sections) -> RunConfig:
+    """A copy; a section given as a dict changes only the keys it names."""
+    merged = {
+        name: dataclasses.replace(getattr(config, name), **value)
+        if isinstance(value, dict)
+        else value
+        for name, value in sections.items()
+    }
+    return dataclasses.replace(config, **merged)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    file = workdir / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    parsed = [json.loads(line) for line in lines]
+    return {x["step"]: x["train/loss"] for x in parsed if "train/loss" in x}
+
+
+def stop_after(workdir: Path, step: int) -> None:
+    """Sends SIGTERM to this process once a step has been logged."""
+
+    def wait():
+        while step not in losses(workdir):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @pytest.mark.slow
-def test_resumed_run_equals_a_straight_one(run_config, tmp_path, monkeypatch):
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    train(run_config, straight)
-    real = loop.make_step
+def test_a_stopped_run_goes_on_with_another_mesh_and_accumulation(
+    run_config, finished, tmp_path
+):
+    config = changed(run_config, steps=40)
+    stop_after(tmp_path / "run", 2)
+    with pytest.raises(Stopped) as stopped:
+        train(config, tmp_path / "run")
+    assert 2 <= stopped.value.step < 40
+    steps = stopped.value.step + 2
+    on_mesh = changed(config, devices=4, mesh={"fsdp": 2}, accumulation=1)
+    stop_after(tmp_path / "run", steps)
+    with pytest.raises(Stopped):
+        train(on_mesh, tmp_path / "run")
+    accumulated = changed(config, accumulation=2)
+    train(accumulated, tmp_path / "run")
+    straight, broken = losses(finished), losses(tmp_path / "run")
+    assert set(broken) == set(range(1, 41))
+    for step in range(1, min(8, steps) + 1):
+        assert broken[step] == pytest.approx(straight[step], rel=RELATIVE)
+    assert broken[40] < broken[1]
 
-    def make_dying_step(*args):
-        step = real(*args)
 
-        def advance(state, batch, rng):
-            if int(state.step) == 6:  # step 4 is saved by then
-                raise Killed
-            return step(state, batch, rng)
-
-        return advance
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "make_step", make_dying_step)
-        train(run_config, stopped)
-    train(run_config, stopped)
-    assert losses(straight)[8] == losses(stopped)[8]
-    first, _ = load_checkpoint(straight / "final")
-    second, _ = load_checkpoint(stopped / "final")
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+def test_a_training_state_is_read_like_a_checkpoint(finished, tmp_path):
+    state = finished / "checkpoints" / "8"
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_checkpoint(finished / "final")[0],
+        load_checkpoint(state)[0],
+    )
+    files = [tmp_path / "final.safetensors", tmp_path / "state.safetensors"]
+    for source, file in zip((finished / "final", state), files, strict=True):
+        assert main(["convert", "--from", str(source), "--to", str(file)]) == 0
+    first, second = map(read_safetensors, files)
+    assert first.keys() == second.keys() and first
+    for name in first:
+        np.testing.assert_array_equal(first[name].read(), second[name].read())
 
 
 @pytest.mark.slow
 def test_validation_keeps_the_best(run_config, tmp_path):
-    config = dataclasses.replace(
-        run_config, validation=run_config.train, eval_every=4, steps=8
-    )
+    config = changed(run_config, validation=run_config.train, eval_every=4)
     results = train(config, tmp_path / "run")
     assert {"qa/accuracy", "caption/exact_match", "score"} <= set(results)
     _, metadata = load_checkpoint(tmp_path / "run" / "best")
@@ -95,12 +141,26 @@ def test_validation_keeps_the_best(run_config, tmp_path):
     assert metadata.inputs["num_frames"] == 2
 
 
-def test_another_configuration_in_the_same_workdir_is_named(run_config, tmp_path):
-    workdir = tmp_path / "run"
-    train(dataclasses.replace(run_config, steps=1), workdir)
+def test_steps_without_a_finite_loss_end_the_run(run_config, tmp_path):
+    config = changed(run_config, optimizer={"learning_rate": 1e30}, max_skipped=3)
+    with pytest.raises(DivergedError, match="3 steps in a row, up to step"):
+        train(config, tmp_path / "run")
+
+
+def test_another_configuration_in_the_same_workdir_is_named(run_config, finished):
+    other = changed(run_config, optimizer={"eps": 1e-6})
     with pytest.raises(ValueError, match=r"config\.optimizer\.eps=1e-08, now it is"):
-        optimizer = dataclasses.replace(run_config.optimizer, eps=1e-6)
-        train(dataclasses.replace(run_config, steps=1, optimizer=optimizer), workdir)
+        train(other, finished)
+    train(changed(run_config, save_every=2, batch={"threads": 2}), finished)
+
+
+def test_another_vocabulary_in_the_same_workdir_is_named(
+    run_config, finished, tmp_path
+):
+    words = shapes.vocabulary()
+    WordPieceTokenizer.from_words(["crimson", *words[1:]]).save(tmp_path / "other")
+    with pytest.raises(ValueError, match="whose vocabulary has .* now it"):
+        train(changed(run_config, vocab=str(tmp_path / "other")), finished)
 
 
 def test_configuration_errors_name_the_key():
@@ -112,14 +172,57 @@ def test_configuration_errors_name_the_key():
         RunConfig.from_dict(values)
     values["batch"]["captions_per_video"] = 1
     assert RunConfig.from_dict(values).batch.batch_size == 4
-    with pytest.raises(ValueError, match=r"Unknown key config\.optimizer\.lr"):
-        RunConfig.from_dict({**values, "optimizer": {"lr": 1.0}})
-    with pytest.raises(ValueError, match=r"config\.task is 'captions'"):
-        RunConfig.from_dict({**values, "task": "captions"})
-    with pytest.raises(
-        ValueError, match="4 does not divide into config.accumulation 3"
-    ):
-        RunConfig.from_dict({**values, "accumulation": 3})
+    wrong = {
+        r"Unknown key config\.optimizer\.lr": {"optimizer": {"lr": 1.0}},
+        r"config\.task is 'captions'": {"task": "captions"},
+        "4 does not divide into config.accumulation 3": {"accumulation": 3},
+        "expected START:STOP": {"profile": "7"},
+        "by its name test data": {"validation": {"path": "data/qa_test.jsonl"}},
+        r"config\.ema_decay is 1\.5": {"ema_decay": 1.5},
+        "config.mixture is for task pretraining": {"mixture": {"a": {}}},
+        r"Unknown key mixture\.a\.wait": {"mixture": {"a": {"wait": 2}}},
+    }
+    for message, change in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            RunConfig.from_dict({**values, **change})
+
+
+FILE = """
+from mplug2_jax.training.config import default_config
+
+def get_config():
+    config = default_config("captioning", "tiny")
+    config.train.path = {path!r}
+    config.vocab = {vocab!r}
+    config.batch.captions_per_video = 1
+    config.batch.batch_size, config.steps = 8, 1
+    return config
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.train.path=none.jsonl"], "No such file"),
+        (["--config.optimiser.eps=1.0"], "optimiser"),
+        (["--config.mesh.tensor=3"], "product is the number of devices"),
+        (["--config.batch.batch_size=5"], "batch of 5 does not divide"),
+        (["--config.devices=9"], "there are 8 devices"),
+        (["--config.init_from=nowhere"], "There is no checkpoint at nowhere"),
+        (["--workdir=/proc/run"], "cannot be written"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(
+    arguments, message, run_config, tmp_path, capsys
+):
+    file = tmp_path / "config.py"
+    file.write_text(FILE.format(path=run_config.train.path, vocab=run_config.vocab))
+    command = ["train", "--config", str(file), "--workdir", str(tmp_path / "run")]
+    assert main([*command, *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith("mplug2 train: error: ")]
+    assert len(said) == 1 and message in said[0]
+    assert not any("Traceback" in line for line in lines)
 
 
 def test_data_without_the_texts_a_task_needs(run_config, tmp_path):
@@ -129,8 +232,6 @@ def test_data_without_the_texts_a_task_needs(run_config, tmp_path):
     only_captions.write_text(
         "\n".join(json.dumps({k: v for k, v in x.items() if k != "qa"}) for x in lines)
     )
-    config = dataclasses.replace(
-        run_config, train=DataConfig(str(only_captions), str(source.parent))
-    )
+    data = DataConfig(str(only_captions), str(source.parent))
     with pytest.raises(ValueError, match="None of the 6 examples has questions"):
-        train(config, tmp_path / "run")
+        train(changed(run_config, train=data), tmp_path / "run")

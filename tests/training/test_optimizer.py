@@ -66,3 +66,51 @@ def test_clipping_bounds_the_gradient():
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="linear.*expected 'cosine' or 'constant'"):
         make_optimizer(OptimizerConfig(schedule="linear"), 10)
+
+
+def params_of_two():
+    return {
+        "vision": {"blocks": {"mlp": {"kernel": np.ones(3, np.float32)}}},
+        "fusion": {"layer_0": {"mlp": {"kernel": np.ones(3, np.float32)}}},
+    }
+
+
+@pytest.mark.parametrize(
+    "freeze, frozen",
+    [
+        (("vision",), {"vision"}),
+        (("fusion/layer_0",), {"fusion"}),
+        (("*/mlp",), {"vision", "fusion"}),
+        (("vision/blocks/mlp/kernel",), {"vision"}),
+        (("vis*/blocks",), {"vision"}),
+    ],
+)
+def test_frozen_parameters_have_no_moments_and_no_updates(freeze, frozen):
+    config = OptimizerConfig(freeze=freeze, clip_norm=1.0, schedule="constant")
+    params = params_of_two()
+    optimizer = make_optimizer(config, 10)
+    state = optimizer.init(params)
+    updates, _ = optimizer.update(params, state, params)
+    still = {top for top in params if not np.any(jax.tree.leaves(updates[top])[0])}
+    assert still == frozen
+    moments = [a for a in jax.tree.leaves(state) if getattr(a, "shape", ()) == (3,)]
+    assert len(moments) == 2 * (len(params) - len(frozen))
+
+
+def test_frozen_gradients_do_not_count_in_clipping():
+    config = OptimizerConfig(
+        clip_norm=1.0, schedule="constant", b1=0.0, freeze=("vision",)
+    )
+    params = params_of_two()
+    optimizer = make_optimizer(config, 10)
+    grads = params_of_two()
+    grads["vision"]["blocks"]["mlp"]["kernel"] *= 1e6
+    state = optimizer.update(grads, optimizer.init(params), params)[1]
+    moments = [a for a in jax.tree.leaves(state) if getattr(a, "shape", ()) == (3,)]
+    assert float(optax.global_norm(moments[0])) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_pattern_of_no_parameter_is_named():
+    optimizer = make_optimizer(OptimizerConfig(freeze=("vison",)), 10)
+    with pytest.raises(ValueError, match="freeze names 'vison'.*start with.*fusion"):
+        optimizer.init(params_of_two())

@@ -1,4 +1,6 @@
-"""One step: the momentum teacher, accumulation, random numbers by step."""
+"""One step: teacher, moving average, accumulation, frozen parts, steps skipped."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from mplug2_jax.tasks.joint import CaptionAndAnswer
 from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from mplug2_jax.training.step import (
     DistillationConfig,
+    create_state,
     init_state,
     make_step,
     soft_weight,
@@ -28,14 +31,14 @@ def setup(small_config, small_batch):
     return task, jax.jit(task.init)(jax.random.key(0)), small_batch
 
 
-def run(setup, distillation=DistillationConfig(), accumulation=1, steps=1):
+def run(setup, distillation=DistillationConfig(), accumulation=1, **options):
     task, params, batch = setup
-    optimizer = make_optimizer(OPTIMIZER, 10)
-    state = init_state(jax.tree.map(jnp.copy, params), optimizer, distillation)
-    step = make_step(task, optimizer, distillation, accumulation)
-    for _ in range(steps):
-        state, metrics = step(state, batch, jax.random.key(1))
-    return state, metrics
+    frozen = dataclasses.replace(OPTIMIZER, freeze=options.get("freeze", ()))
+    optimizer = make_optimizer(frozen, 10)
+    ema = {name: value for name, value in options.items() if name == "ema_decay"}
+    state = init_state(jax.tree.map(jnp.copy, params), optimizer, distillation, **ema)
+    step = make_step(task, optimizer, distillation, accumulation, **options)
+    return step(state, batch, jax.random.key(1))
 
 
 def test_teacher_follows_by_its_momentum(setup):
@@ -63,11 +66,78 @@ def test_weight_of_soft_targets_ramps_up():
     assert weights == pytest.approx([0.0, 0.2, 0.4, 0.4])
 
 
-def test_accumulated_parts_give_the_gradient_of_the_whole(setup):
-    """Every part has as many tokens and questions as any other."""
-    _, first = run(setup)
-    _, second = run(setup, accumulation=2)
-    leaves_close(first["answer_loss"], second["answer_loss"], rtol=1e-5)
-    assert float(first["gradient_norm"]) == pytest.approx(
-        float(second["gradient_norm"]), rel=1e-4
+def test_moving_average_follows_quickly_at_first(setup):
+    """Its decay is at most (1 + n) / (10 + n) after n updates: here 0.1."""
+    state, _ = run(setup, ema_decay=0.99)
+    expected = jax.tree.map(
+        lambda old, new: 0.1 * old + 0.9 * new, setup[1], state.params
     )
+    leaves_close(state.ema, expected, atol=1e-6)
+
+
+def test_accumulated_parts_add_up_to_the_whole(setup):
+    """Whatever the parts' numbers of tokens and questions."""
+    task, params, batch = setup
+    mask = jnp.array([[1] * 6, [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6])
+    weights = jnp.array([1.0, 0.5, 0, 0, 1, 0, 1, 1])
+    uneven = batch.replace(
+        caption=batch.caption.replace(mask=mask), answer_weight=weights
+    )
+    first, second = (
+        run((task, params, uneven), accumulation=parts)[1] for parts in (1, 2)
+    )
+    assert set(first) == set(second) and "caption_token_accuracy" in first
+    for name, value in first.items():
+        assert float(second[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_a_batch_that_does_not_divide_into_parts(setup):
+    with pytest.raises(ValueError, match="A batch of 4 does not divide into 3 accumul"):
+        run(setup, accumulation=3)
+
+
+def test_frozen_parameters_stay_and_do_not_count(setup):
+    before = setup[1]
+    _, all_metrics = run(setup)
+    state, metrics = run(setup, freeze=("vision", "*/mlp"))
+    leaves_close(state.params["vision"], before["vision"], rtol=0)
+    np.testing.assert_array_equal(
+        state.params["decoder"]["layers"]["mlp"]["up"]["kernel"],
+        before["decoder"]["layers"]["mlp"]["up"]["kernel"],
+    )
+    assert float(metrics["gradient_norm"]) < float(all_metrics["gradient_norm"])
+
+
+class Counting(CaptionAndAnswer):
+    """With a queue that every loss changes."""
+
+    def init_queue(self):
+        return jnp.zeros(3)
+
+    def loss(self, *arguments, **options):
+        value, output = super().loss(*arguments, **options)
+        return value, output.replace(queue=output.queue + 1)
+
+
+def test_a_step_that_is_not_finite_changes_only_the_counters(small_config, setup):
+    task, distillation = Counting(small_config), DistillationConfig(weight=0.4)
+    optimizer = make_optimizer(OPTIMIZER, 10)
+    state = create_state(
+        task, optimizer, distillation, jax.random.key(0), ema_decay=0.9
+    )
+    step = make_step(task, optimizer, distillation, ema_decay=0.9)
+    good = setup[2].replace(frames=setup[2].frames.astype(jnp.float32) / 255)
+    bad = good.replace(frames=good.frames.at[1, 0, 0, 0, 0].set(jnp.nan))
+    names = ("params", "opt_state", "teacher", "ema", "queue")
+    before, seen = jax.device_get(state), []
+    for batch in (bad, bad, good, bad):
+        state, metrics = step(state, batch, jax.random.key(1))
+        if len(seen) < 2:
+            for name in names:
+                old, new = getattr(before, name), getattr(state, name)
+                jax.tree.map(np.testing.assert_array_equal, old, jax.device_get(new))
+        seen.append((int(metrics["skipped"]), int(metrics["skipped_in_a_row"])))
+    assert seen == [(1, 1), (1, 2), (0, 0), (1, 1)]
+    assert (int(state.step), int(state.skipped)) == (4, 3)
+    np.testing.assert_array_equal(state.queue, 1.0)
+    assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(state.params))

@@ -1,0 +1,52 @@
+"""Pretraining of the tiny model on the synthetic world; a CPU does it.
+
+    for set in shapes shapes_images shapes_texts; do
+        mplug2 prepare $set --data-dir data
+    done
+    mplug2 train --config configs/pretrain_shapes.py --workdir runs/pretrain_shapes
+
+Videos, images and texts, every objective. The vocabulary:
+
+    python -c "from mplug2_jax.data import shapes, tokenizers as t; \
+        t.WordPieceTokenizer.from_words(shapes.vocabulary()).save('data/shapes_words')"
+"""
+
+from mplug2_jax.training.config import default_config, default_part
+
+SETS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
+ROWS = {"video": 32, "image": 32, "text": 64}
+WEIGHTS = {"video": 6.0, "image": 2.0, "text": 1.0}
+
+
+def get_config():
+    config = default_config("pretraining", "tiny")
+    config.vocab = "data/shapes_words"
+    for kind, rows in ROWS.items():
+        part = default_part(kind)
+        part.data.path = f"data/mplug2_data/{SETS[kind]}/1.0.0"
+        part.weight = WEIGHTS[kind]
+        part.batch.batch_size = rows
+        part.batch.crop_scale = None
+        part.batch.flip = False
+        part.batch.randaugment = None
+        part.batch.keep_clips = kind == "video"
+        config.mixture[kind] = part
+    config.inputs.num_frames = 4
+    config.inputs.prompt = ""
+    config.inputs.caption_length = 20
+    config.inputs.question_length = 20
+    config.inputs.answer_length = 20
+    config.inputs.text_length = 32
+    config.objectives.queue_size = 512
+    config.distillation.weight = 0.4
+    config.distillation.ramp_steps = 500
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.vision_learning_rate = 1e-3
+    config.optimizer.b2 = 0.98
+    config.optimizer.warmup_steps = 100
+    config.optimizer.end_learning_rate = 1e-5
+    config.optimizer.clip_norm = 1.0
+    config.steps = 2000
+    config.log_every = 50
+    config.save_every = 500
+    return config

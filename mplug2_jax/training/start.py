@@ -1,0 +1,158 @@
+"""What a run starts with: devices, vocabulary, task, weights, data."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mplug2_jax.checkpoint.load import has_teacher, load_checkpoint, read_metadata
+from mplug2_jax.checkpoint.parts import find_checkpoint, stored_tokenizer
+from mplug2_jax.data.batches import Batches
+from mplug2_jax.data.mixture import mixture_batches
+from mplug2_jax.data.opening import open_examples
+from mplug2_jax.data.pipeline import all_images, epochs_to_steps, training_batches
+from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
+from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.models.mplug2 import HEADS
+from mplug2_jax.sharding.mesh import make_mesh
+from mplug2_jax.sharding.partition import check_batch, process_part
+from mplug2_jax.sharding.rules import ROWS
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.tasks.base import Task
+from mplug2_jax.training.config import RunConfig
+from mplug2_jax.types import MultimodalBatch
+
+
+def open_mesh(config: RunConfig) -> Mesh:
+    """The run's devices.
+
+    Raises:
+      ValueError: the mesh does not divide them, or a batch does not divide the mesh.
+    """
+    devices, wanted = jax.devices(), config.devices
+    if wanted > len(devices) or (wanted and jax.process_count() > 1):
+        raise ValueError(
+            f"config.devices is {wanted}, there are {len(devices)} devices of "
+            f"{jax.process_count()} processes; use 0, all of them."
+        )
+    mesh = make_mesh(config.mesh, devices[:wanted] if wanted else devices)
+    for rows in config.batch_sizes.values():
+        check_batch(rows, mesh, config.accumulation)
+    return mesh
+
+
+def open_vocabulary(config: RunConfig) -> Tokenizer:
+    """The tokenizer named, else the starting checkpoint's, else BERT's."""
+    stored = None
+    if config.init_from and not config.vocab:
+        stored = stored_tokenizer(find_checkpoint(config.init_from))
+    return stored or open_tokenizer(config.vocab)
+
+
+def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
+    """The task with its model, with the starting checkpoint's shapes if there is one.
+
+    Raises:
+      ValueError: no checkpoint, or one of another vocabulary.
+    """
+    if not config.init_from:
+        text = {"vocab_size": tokenizer.vocab_size}
+        return _task(config, config.model.replace(text=text), tokenizer, mesh)
+    metadata = read_metadata(find_checkpoint(config.init_from))
+    words = metadata.config.text.vocab_size
+    if tokenizer.vocab_size != words:
+        raise ValueError(
+            f"The tokenizer has {tokenizer.vocab_size} entries, the checkpoint "
+            f"{config.init_from} {words}; give the vocabulary it was trained with "
+            "(--config.vocab=PATH)."
+        )
+    model = _trained_as(metadata.config, config.model)
+    if "contrastive" not in metadata.modules:  # a head that starts here
+        model = dataclasses.replace(model, contrastive=config.model.contrastive)
+    return _task(config, model, tokenizer, mesh)
+
+
+def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task:
+    ids = {"cls_id": tokenizer.start_id, "mask_id": tokenizer.mask_id}
+    offered = {
+        "prompt_length": config.inputs.prompt_length(tokenizer),
+        "objectives": dataclasses.replace(config.objectives, **ids),
+        "shards": _row_shards(mesh),
+    }
+    task_class = TASKS[config.task]
+    taken = {field.name for field in dataclasses.fields(task_class)}
+    options: dict[str, Any] = {k: v for k, v in offered.items() if k in taken}
+    return task_class(model, **options)
+
+
+def _row_shards(mesh: Mesh) -> int:
+    shards = 1
+    for axis in ROWS:
+        shards *= mesh.shape[axis]
+    return shards
+
+
+def _trained_as(stored: MPlug2Config, wanted: MPlug2Config) -> MPlug2Config:
+    """The stored shapes with the run's numerics, dropout and drop path."""
+    text = wanted.text
+    return stored.replace(
+        numerics=wanted.numerics,
+        vision={"drop_path": wanted.vision.drop_path},
+        text={"dropout": text.dropout, "attention_dropout": text.attention_dropout},
+    )
+
+
+def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
+    """Parameters and teacher of the starting checkpoint; None: to be drawn, copied.
+
+    Heads that the checkpoint lacks are drawn at random: pretraining may start from
+    CLIP and BERT. The teacher is the checkpoint's momentum copy, if it has one and the
+    run wants it.
+
+    Raises:
+      ValueError: other modules are missing, or the file is damaged.
+    """
+    if not config.init_from:
+        return None, None
+    folder = find_checkpoint(config.init_from)
+    known = read_metadata(folder).modules
+    fresh = [name for name in task.modules if name in HEADS and name not in known]
+    modules = [name for name in task.modules if name not in fresh]
+    params, _ = load_checkpoint(folder, modules)
+    teacher = None
+    if config.distillation.weight > 0 and has_teacher(folder):
+        teacher, _ = load_checkpoint(folder, modules, tree="teacher")
+    if fresh:
+        drawn = jax.jit(lambda key: {name: task.init(key)[name] for name in fresh})(
+            jax.random.key(config.seed)
+        )
+        params = params | drawn
+        teacher = teacher if teacher is None else teacher | drawn
+    return params, teacher
+
+
+class Source:
+    """The run's batches, each with its kind; `steps` is how many the run takes."""
+
+    def __init__(self, config: RunConfig, task: Task, tokenizer, mesh: Mesh):
+        """Raises ValueError or OSError: the data are missing or unusable."""
+        self.mixed = bool(config.mixture)
+        size = task.config.vision.image_size
+        shared = (tokenizer, config.inputs)
+        rest = (size, config.seed, *process_part(mesh))
+        if self.mixed:
+            self.steps = config.steps
+            self.batches = mixture_batches(config.mixture, *shared, *rest)
+            return
+        examples = open_examples(config.train, config.batch.max_bad_share)
+        all_images(examples)
+        self.steps = config.steps or epochs_to_steps(
+            config.epochs, examples, config.batch
+        )
+        self.batches: Batches = training_batches(examples, *shared, config.batch, *rest)
+
+    def __iter__(self) -> Iterator[tuple[str, MultimodalBatch]]:
+        for item in self.batches:
+            yield item if self.mixed else ("", item)

@@ -1,0 +1,182 @@
+"""Evaluation during training: on validation data, and what is kept of it.
+
+Test data have no place here: what is chosen by looking at them is not measured by them.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mplug2_jax.checkpoint.load import Metadata, read_metadata, save_checkpoint
+from mplug2_jax.data.mixture import PartConfig, mixture_batches
+from mplug2_jax.data.opening import open_examples
+from mplug2_jax.data.pipeline import all_images
+from mplug2_jax.data.tokenizers import Tokenizer
+from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.predictor import Predictor
+from mplug2_jax.sharding.partition import on_mesh, process_part, shard_batch
+from mplug2_jax.tasks.base import Task
+from mplug2_jax.training.config import PRETRAINING, RunConfig
+from mplug2_jax.training.step import TrainState
+
+# Without `best_by`, the mean of these, of those that the validation data give.
+SELECTED_BY = ("qa/accuracy", "caption/cider", "caption/exact_match")
+Evaluate = Callable[[TrainState, Callable[[], None]], dict[str, float]]
+
+
+def weights_of(state: TrainState) -> Any:
+    """The parameters that a run is judged by: the moving average, if it has one."""
+    return state.params if state.ema is None else state.ema
+
+
+class Best:
+    """Judges evaluations, and writes the checkpoint folders of a workdir."""
+
+    def __init__(
+        self, workdir: Path, metadata: Metadata, tokenizer: Tokenizer, best_by: str
+    ):
+        self.workdir, self.metadata = workdir, metadata
+        self.tokenizer, self.best_by = tokenizer, best_by
+        self.score = _best_so_far(workdir)
+
+    def judge(self, step: int, state: TrainState, metrics: dict[str, float]) -> float:
+        """The score (higher is better); writes `best/` if it has risen."""
+        score = score_of(metrics, self.best_by)
+        if score > self.score:
+            self.score = score
+            self.save("best", weights_of(state), step=step, score=score)
+        return score
+
+    def save(self, name: str, params: Any, teacher: Any = None, **source: Any) -> None:
+        """Writes the checkpoint folder `name`; every process calls, one writes."""
+        params, teacher = on_one_device(params), on_one_device(teacher)
+        if jax.process_index() == 0:
+            save_checkpoint(
+                self.workdir / name,
+                params,
+                dataclasses.replace(self.metadata, source=source),
+                teacher=teacher,
+                tokenizer=self.tokenizer,
+                overwrite=True,
+            )
+
+
+def score_of(metrics: dict[str, float], best_by: str = "") -> float:
+    """What `best` is chosen by, higher is better; losses count negative.
+
+    Raises:
+      ValueError: there is no such metric.
+    """
+    if not best_by and "loss" not in metrics:
+        return float(np.mean([metrics[k] for k in SELECTED_BY if k in metrics]))
+    name = best_by or "loss"
+    if name not in metrics:
+        raise ValueError(
+            f"config.best_by is {name!r}; validation gives {sorted(metrics)}."
+        )
+    return -metrics[name] if "loss" in name else metrics[name]
+
+
+def _best_so_far(workdir: Path) -> float:
+    best = workdir / "best"
+    return read_metadata(best).source["score"] if best.exists() else -np.inf
+
+
+def make_evaluation(
+    config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh
+) -> Evaluate | None:
+    """What measures a state on the validation data; None without such data.
+
+    It is called with the state, and with a function that it calls between batches and
+    that may raise.
+    """
+    if not config.validation.path:
+        return None
+    if config.task == PRETRAINING:
+        return _validation_losses(config, task, tokenizer, mesh)
+    return _generated_texts(config, task, tokenizer)
+
+
+def _generated_texts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
+    """Answers and captions, scored; on one device, by every process alike."""
+    examples = open_examples(config.validation)[: config.eval_examples or None]
+    rows = max(1, config.batch.batch_size // config.accumulation)
+    predictor = Predictor(
+        task.model, None, tokenizer, config.inputs, config.decoding, batch_size=rows
+    )
+
+    def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
+        its = predictor.replace_params(on_one_device(weights_of(state)))
+        results = evaluate(its, examples, progress=lambda done, total: check())
+        return results.flat_metrics()
+
+    return measure
+
+
+def _validation_losses(
+    config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh
+) -> Evaluate:
+    """Means of the losses over whole batches of pairs, the same batches every time."""
+    examples = open_examples(config.validation)
+    kind = "image" if all_images(examples) else "video"
+    like = next((p.batch for p in config.mixture if p.kind == kind), config.batch)
+    batch = dataclasses.replace(like, crop_scale=None, flip=False, randaugment=None)
+    part = PartConfig("validation", kind, data=config.validation, batch=batch)
+    count = min(config.eval_examples or len(examples), len(examples))
+    if count < batch.batch_size:
+        raise ValueError(
+            f"{config.validation.path} gives {count} validation examples, a batch "
+            f"takes {batch.batch_size}; give more, or make the batch smaller."
+        )
+    batches = mixture_batches(
+        (part,),
+        tokenizer,
+        config.inputs,
+        task.config.vision.image_size,
+        config.seed,
+        *process_part(mesh),
+    )
+
+    @jax.jit
+    def losses(params, teacher, queue, batch):
+        with on_mesh(mesh):
+            loss, output = task.loss(params, batch, None, teacher, 0.0, queue)
+        return output.metrics | {"loss": loss}
+
+    def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
+        batches.set_state({"step": 0})
+        found = []
+        for _, batch in itertools.islice(batches, count // like.batch_size):
+            placed = shard_batch(batch, mesh)
+            its = losses(weights_of(state), state.teacher, state.queue, placed)
+            found.append({name: float(value) for name, value in its.items()})
+            check()
+        batches.close()
+        return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+
+    return measure
+
+
+def on_one_device(tree: Any) -> Any:
+    """Whole arrays on this process's first device; what is there already stays."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or all(len(leaf.sharding.device_set) == 1 for leaf in leaves):
+        return tree
+    if all(leaf.is_fully_addressable for leaf in leaves):
+        return jax.device_put(tree, jax.local_devices()[0])
+    mesh = leaves[0].sharding.mesh
+    whole = _replicate(mesh)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)

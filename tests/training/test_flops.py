@@ -1,0 +1,51 @@
+"""FLOPs counted from the program are those of the arithmetic."""
+
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.training.flops import step_flops
+
+X, W = (
+    jax.ShapeDtypeStruct((8, 16), "float32"),
+    jax.ShapeDtypeStruct((16, 16), "float32"),
+)
+ONE = 2 * 8 * 16 * 16
+
+
+def layers(x, w, count):
+    return jax.lax.scan(lambda x, _: (x @ w, None), x, length=count)[0]
+
+
+def test_loops_count_as_often_as_they_run():
+    assert step_flops(lambda x, w: layers(x, w, 5), X, W) == 5 * ONE
+    assert step_flops(jax.jit(lambda x, w: layers(x, w, 5) @ w), X, W) == 6 * ONE
+
+
+def test_gradients_cost_twice_and_recomputation_once_more():
+    def loss(x, w):
+        return jnp.sum(jnp.tanh(x @ w) @ w)
+
+    both = jax.grad(loss, argnums=(0, 1))
+    assert step_flops(both, X, W) == 6 * ONE
+    again = jax.grad(jax.checkpoint(loss), argnums=(0, 1))
+    assert step_flops(again, X, W) > 6 * ONE
+
+
+def test_convolutions_count_each_group_by_itself():
+    def convolve(x, kernel, groups):  # B T D, 3 D/groups D
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1,),
+            "VALID",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=groups,
+        )
+
+    x = jnp.ones((2, 12, 8))
+    for groups in (1, 8):
+        kernel = jnp.ones((3, 8 // groups, 8))
+        expected = 2 * (2 * 10 * 8) * (3 * 8 // groups)
+        assert (
+            step_flops(lambda x, k, g=groups: convolve(x, k, g), x, kernel) == expected
+        )
