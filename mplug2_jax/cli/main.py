@@ -21,10 +21,12 @@ COMMANDS = {
     "caption": "describe videos and images",
     "ask": "answer questions about a video or an image",
     "train": "train or fine-tune on your own data",
+    "prepare": "make a data set's files ready for training",
     "evaluate": "score a checkpoint on annotated data",
     "quickstart": "make a small world, train on it, show what was learned",
     "convert": "PyTorch checkpoints to ours, and back",
     "compare": "check a checkpoint against the outputs of another run",
+    "plan": "what a run would take on TPUs or GPUs that are not there",
     "modules": "which modules a task uses, and how large they are",
 }
 INTERRUPTED = 130

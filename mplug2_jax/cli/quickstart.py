@@ -7,7 +7,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", default="quickstart", metavar="DIR")
+    parser.add_argument("--workdir", metavar="DIR", help="(default: by mode)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--full", action="store_true", help="train three times longer")
     size.add_argument(
@@ -19,5 +19,6 @@ def run(args: argparse.Namespace) -> int:
     from mplug2_jax.quickstart import quickstart
 
     mode = "full" if args.full else "smoke" if args.smoke else "default"
-    quickstart(args.workdir, mode)
+    folder = "quickstart" if mode == "default" else f"quickstart-{mode}"
+    quickstart(args.workdir or folder, mode)
     return 0

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Trains on GKE: fills in launch/gke_jobset.yaml and applies it.
+#
+#   export IMAGE=.../mplug2:tpu CLAIM=bucket ACCELERATOR=tpu-v5-lite-podslice
+#   export TOPOLOGY=16x16 HOSTS=64 CHIPS=4
+#   launch/gke.sh tpu --config configs/pretrain_large.py --workdir /shared/run
+#   IMAGE=.../mplug2:cuda ACCELERATOR=nvidia-h100-80gb HOSTS=2 CHIPS=8 \
+#       launch/gke.sh gpu --config ... --workdir /shared/run
+#
+# --dry-run as the first argument prints the manifest and the command instead.
+#
+# Variables (launch/README.md): NAME IMAGE CLAIM MOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
+#                               SLICES RESTARTS PYTHON
+set -euo pipefail
+# shellcheck source=launch/dry_run.sh
+source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
+
+kind=${1:-}
+[[ "$kind" == tpu || "$kind" == gpu ]] || fail "the kind is '$kind'; expected tpu or gpu."
+shift
+need IMAGE "the image built from launch/Dockerfile"
+need CLAIM "a claim of a volume that all workers share"
+need ACCELERATOR "the nodes' accelerator"
+need HOSTS "the number of hosts of a slice, or of GPU hosts"
+need CHIPS "the number of chips or GPUs of a host"
+if [[ "$kind" == tpu ]]; then need TOPOLOGY "the slice's shape, for example 16x16"; fi
+export IMAGE CLAIM ACCELERATOR HOSTS CHIPS TOPOLOGY=${TOPOLOGY:-}
+export NAME=${NAME:-mplug2} MOUNT=${MOUNT:-/shared} SLICES=${SLICES:-1}
+export RESTARTS=${RESTARTS:-100}
+
+manifest=$("${PYTHON:-python}" - "$kind" \
+  "$(dirname "${BASH_SOURCE[0]}")/gke_jobset.yaml" "$@" <<'PYTHON'
+import json
+import os
+import re
+import sys
+
+kind, path, *arguments = sys.argv[1:]
+folders = [a.split("=", 1)[-1] for a in arguments if a.startswith("--workdir=")]
+if "--workdir" in arguments[:-1]:
+    folders.append(arguments[arguments.index("--workdir") + 1])
+if not folders:
+    sys.exit("gke.sh: --workdir is missing; give a folder below MOUNT.")
+values = {**os.environ, "ARGS": json.dumps(arguments), "WORKDIR": folders[-1]}
+with open(path) as file:
+    documents = file.read().split("\n---\n")
+chosen = documents[("tpu", "gpu").index(kind)]
+chosen = "\n".join(line for line in chosen.splitlines() if not line.startswith("#"))
+print(re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], chosen))
+PYTHON
+)
+if [[ -n "$DRY_RUN" ]]; then
+  echo "$manifest"
+  echo "# applied by: kubectl apply -f -"
+else
+  kubectl apply -f - <<<"$manifest"
+fi

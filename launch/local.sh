@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains on this machine's CPU, or on whatever JAX finds.
+#
+#   launch/local.sh --config configs/pretrain_shapes.py --workdir runs/shapes
+#   DEVICES=8 launch/local.sh --config ... --config.mesh.fsdp=8     simulated devices
+#   PROCESSES=2 DEVICES=2 launch/local.sh --config ...              processes, loopback
+#
+# Variables (launch/README.md): PYTHON DEVICES PROCESSES PORT
+set -euo pipefail
+# shellcheck source=launch/dry_run.sh
+source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
+
+PYTHON=${PYTHON:-python}
+PROCESSES=${PROCESSES:-1}
+PORT=${PORT:-8476}
+[[ $# -gt 0 ]] || fail "there are no arguments; expected --config FILE.py --workdir DIR."
+[[ "$PROCESSES" =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is $PROCESSES; expected 1 or more."
+
+common=()
+if [[ -n "${DEVICES:-}" ]]; then
+  flag="--xla_force_host_platform_device_count=$DEVICES"
+  common=(JAX_PLATFORMS=cpu "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }$flag")
+fi
+
+if [[ "$PROCESSES" == 1 ]]; then
+  with_env ${common[@]+"${common[@]}"} -- "$PYTHON" -m mplug2_jax train "$@"
+  exit
+fi
+
+pids=()
+trap '[[ ${#pids[@]} -eq 0 ]] || kill "${pids[@]}" 2>/dev/null || true' INT TERM
+for ((index = 0; index < PROCESSES; index++)); do
+  if [[ -n "$DRY_RUN" ]]; then printf '# process %s, in the background\n' "$index"; fi
+  with_env ${common[@]+"${common[@]}"} \
+    "MPLUG2_COORDINATOR=127.0.0.1:$PORT" \
+    "MPLUG2_PROCESSES=$PROCESSES" \
+    "MPLUG2_PROCESS_INDEX=$index" \
+    -- "$PYTHON" -m mplug2_jax train "$@" &
+  pids+=($!)
+  [[ -z "$DRY_RUN" ]] || wait "${pids[-1]}"
+done
+status=0
+for pid in "${pids[@]}"; do
+  wait "$pid" || status=$?
+done
+exit "$status"

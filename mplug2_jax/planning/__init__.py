@@ -1,0 +1,1 @@
+"""What a training step would cost on chips that are not there."""

@@ -1,0 +1,175 @@
+"""Plans as text, as rows of a table, and as advice."""
+
+import math
+from typing import Any
+
+from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.planning.chips import GIB
+from mplug2_jax.planning.plan import Plan
+from mplug2_jax.training.config import RunConfig
+
+HEADER = (
+    "| configuration | batch | devices | mesh d x f x t | rows/device | "
+    "state GiB | activations GiB | total GiB | step s | bound by | MFU at most |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def describe(plan: Plan) -> str:
+    """What one kind of batch takes, in lines."""
+    memory, chip = plan.memory, plan.topology.chip
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    lines = [
+        f"{plan.share.name}: {plan.share.rows} rows, {_rows(plan)} at a time per device"
+        f" (accumulation {plan.accumulation})",
+        f"  memory per device, GiB{'' if chip.is_tpu else ' (estimate, see below)'}",
+        *(
+            f"    {name:13} {_gib(value):>9}"
+            for name, value in (
+                ("parameters", memory.params),
+                ("optimizer", memory.optimizer),
+                ("teacher etc.", memory.extra),
+                ("batch", memory.batch),
+                ("activations", memory.temporary),
+                ("program", memory.program),
+                ("total", memory.total),
+            )
+        ),
+        f"    of            {_gib(memory.limit):>9}   {verdict}",
+        f"  arithmetic      {plan.flops / 1e12:9.3f} TFLOP per device and step",
+    ]
+    if plan.refusal:
+        lines.append(f"  the compiler: {plan.refusal}")
+    if plan.traffic is not None:
+        traffic = plan.traffic
+        lines.append(f"  memory traffic  {traffic.memory / 1e9:9.3f} GB")
+        for kind, size in sorted(traffic.collectives.items()):
+            count = int(traffic.counts[kind])
+            lines.append(f"  {kind:18} {size / 1e9:6.3f} GB sent, {count} times")
+        if traffic.far:
+            lines.append(f"  between slices  {traffic.far / 1e9:9.3f} GB of these")
+        if traffic.unknown_loops:
+            lines.append(
+                f"  {traffic.unknown_loops} loops of unknown length count once"
+            )
+    terms = ", ".join(f"{name} {1e3 * s:.1f}" for name, s in plan.terms.items())
+    lines.append(f"  roofline, ms    {terms}")
+    lines.append(
+        f"  step >= {1e3 * plan.seconds:.1f} ms, bound by {plan.bound}; "
+        f"compiled in {plan.seconds_to_compile:.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def notes(plans: list[Plan]) -> str:
+    """How the figures came about, and the whole run's rate."""
+    topology = plans[0].topology
+    lines = []
+    if len(plans) > 1:
+        seconds = sum(plan.share.weight * plan.seconds for plan in plans)
+        lines.append(f"mean step of the mixture >= {1e3 * seconds:.1f} ms")
+    if topology.chip.is_tpu:
+        lines.append(
+            "Memory is what libtpu's compiler allots. The roofline takes every resource"
+            " at its peak; a real step is slower."
+        )
+    else:
+        lines.append(
+            "Not compiled for this GPU: memory and traffic are those of the step "
+            "compiled for simulated CPU devices, whose attention keeps its scores and "
+            "whose bfloat16 products are done in float32. The GPU's own is lower."
+        )
+    return "\n".join(lines)
+
+
+def table_row(name: str, plan: Plan) -> str:
+    """The plan as a row below `HEADER`."""
+    memory, mesh = plan.memory, plan.mesh
+    slices = f"{plan.topology.slices}x" if plan.topology.slices > 1 else ""
+    shape = "x".join(map(str, plan.topology.shape))
+    fits = "" if plan.fits else " (too much)"
+    efficiency = plan.terms["compute"] / plan.seconds
+    cells = (
+        name,
+        plan.share.name,
+        f"{slices}{plan.topology.chip.name}:{shape}",
+        "x".join(str(mesh[axis]) for axis in ("data", "fsdp", "tensor")),
+        _rows(plan),
+        _gib(memory.state),
+        _gib(memory.temporary),
+        f"{_gib(memory.total)} of {memory.limit / GIB:.0f}{fits}",
+        f"{plan.seconds:.3f}" if plan.traffic else f">= {plan.seconds:.3f}",
+        plan.bound,
+        f"{100 * efficiency:.0f} %" if plan.traffic else "-",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan's numbers: bytes, FLOPs and seconds of one device."""
+    traffic, memory = plan.traffic, plan.memory
+    return {
+        "batch": plan.share.name,
+        "rows": plan.share.rows,
+        "chip": plan.topology.chip.name,
+        "devices": plan.topology.size,
+        "mesh": plan.mesh,
+        "fits": plan.fits,
+        "memory": vars(memory) | {"total": memory.total},
+        "flops": plan.flops,
+        "memory_traffic": traffic and traffic.memory,
+        "collectives": traffic and dict(traffic.collectives),
+        "between_slices": traffic and traffic.far,
+        "seconds": plan.terms,
+        "step_seconds": plan.seconds,
+        "bound": plan.bound,
+        "refusal": plan.refusal,
+        "estimate": not plan.topology.chip.is_tpu,
+    }
+
+
+def advice(config: RunConfig, plan: Plan) -> list[str]:
+    """What to change when a plan does not fit, the cheapest first."""
+    memory, mesh, found = plan.memory, plan.mesh, []
+    numerics = config.model.numerics
+    if numerics.dtype != "bfloat16":
+        found.append("--config.model.numerics.dtype=bfloat16 (half the activations)")
+    if numerics.remat != "full":
+        found.append("--config.model.numerics.remat=full (keep layers' inputs only)")
+    spread = mesh["data"] * mesh["fsdp"]
+    if memory.state > memory.limit / 4 and mesh["fsdp"] < spread:
+        saved = memory.state * (1 - mesh["fsdp"] / spread)
+        found.append(
+            f"--mesh data=1,fsdp={spread} (state divided by all: {_gib(saved)} GiB "
+            "less per device)"
+        )
+    parts = [a for a in (2, 4, 8, 16, 32) if plan.rows_per_device % a == 0]
+    over = memory.temporary / max(memory.limit - memory.state, 1)
+    if parts and over > 1:
+        wanted = next((a for a in parts if a >= over), parts[-1])
+        found.append(
+            f"--config.accumulation={plan.accumulation * wanted} (parts of "
+            f"{plan.rows_per_device / wanted:g} rows per device)"
+        )
+    if not parts:
+        if plan.rows_per_device == 1 and _divides(config.model, 2 * mesh["tensor"]):
+            found.append(
+                f"--mesh tensor={2 * mesh['tensor']} (layers divided; two devices "
+                "share a row)"
+            )
+        found.append("fewer frames, or a chip with more memory")
+    found.append(f"more devices than {plan.topology.size}")
+    return found
+
+
+def _divides(model: MPlug2Config, tensor: int) -> bool:
+    heads = math.gcd(model.vision.num_heads, model.text.num_heads)
+    return heads % tensor == 0
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.3f}"
+
+
+def _rows(plan: Plan) -> str:
+    return f"{plan.rows_per_device:g}"

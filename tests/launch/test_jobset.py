@@ -1,0 +1,187 @@
+"""The JobSet manifests against the part of the v1alpha2 schema that they use."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+VARIABLES = {
+    "IMAGE": "images/mplug2:1",
+    "CLAIM": "bucket",
+    "HOSTS": "4",
+    "CHIPS": "4",
+    "NAME": "run-1",
+}
+KINDS = {
+    "tpu": {"ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4"},
+    "gpu": {"ACCELERATOR": "nvidia-h100-80gb", "CHIPS": "8"},
+}
+TRAIN = ["--config", "it's.py", "--workdir", "/shared/a run", "--config.steps=3"]
+
+
+class Map(dict):
+    """An object with these keys; those ending in `!` are required."""
+
+
+class Each(dict):
+    """An object with any keys and values of one type."""
+
+
+STRINGS = Each(value=str)
+CONTAINER = Map(
+    {
+        "name!": str,
+        "image!": str,
+        "command": [str],
+        "args": [str],
+        "env": [Map({"name!": str, "value": str, "valueFrom": dict})],
+        "ports": [Map({"containerPort!": int})],
+        "resources": Map({"limits": STRINGS, "requests": STRINGS}),
+        "volumeMounts": [Map({"name!": str, "mountPath!": str})],
+    }
+)
+POD = Map(
+    {
+        "restartPolicy!": ("Never", "OnFailure"),
+        "terminationGracePeriodSeconds": int,
+        "nodeSelector": STRINGS,
+        "containers!": [CONTAINER],
+        "volumes": [
+            Map(
+                {
+                    "name!": str,
+                    "persistentVolumeClaim": Map({"claimName!": str}),
+                    "emptyDir": Map({"medium": str}),
+                }
+            )
+        ],
+    }
+)
+JOB = Map(
+    {
+        "parallelism": int,
+        "completions": int,
+        "completionMode": ("Indexed", "NonIndexed"),
+        "backoffLimit": int,
+        "template!": Map({"metadata": dict, "spec!": POD}),
+    }
+)
+JOBSET = Map(
+    {
+        "apiVersion!": ("jobset.x-k8s.io/v1alpha2",),
+        "kind!": ("JobSet",),
+        "metadata!": Map({"name!": str, "labels": STRINGS, "annotations": STRINGS}),
+        "spec!": Map(
+            {
+                "suspend": bool,
+                "network": Map(
+                    {
+                        "enableDNSHostnames": bool,
+                        "subdomain": str,
+                        "publishNotReadyAddresses": bool,
+                    }
+                ),
+                "failurePolicy": Map({"maxRestarts": int, "rules": list}),
+                "successPolicy": Map({"operator!": ("All", "Any")}),
+                "replicatedJobs!": [
+                    Map(
+                        {
+                            "name!": str,
+                            "replicas": int,
+                            "template!": Map({"metadata": dict, "spec!": JOB}),
+                        }
+                    )
+                ],
+            }
+        ),
+    }
+)
+
+
+def violations(value: Any, schema: Any, path: str = "") -> list[str]:
+    if isinstance(schema, Map):
+        if not isinstance(value, dict):
+            return [f"{path} is no object"]
+        known = {name.rstrip("!"): kind for name, kind in schema.items()}
+        required = {name[:-1] for name in schema if name.endswith("!")}
+        found = [f"{path}.{name} is unknown" for name in value.keys() - known.keys()]
+        found += [f"{path}.{name} is missing" for name in required - value.keys()]
+        for name in value.keys() & known.keys():
+            found += violations(value[name], known[name], f"{path}.{name}")
+        return found
+    if isinstance(schema, Each):
+        return [
+            bad
+            for name, entry in value.items()
+            for bad in violations(entry, schema["value"], f"{path}.{name}")
+        ]
+    if isinstance(schema, list):
+        if not isinstance(value, list):
+            return [f"{path} is no list"]
+        return [
+            bad
+            for index, entry in enumerate(value)
+            for bad in violations(entry, schema[0], f"{path}[{index}]")
+        ]
+    if isinstance(schema, tuple):
+        return [] if value in schema else [f"{path} is {value!r}, not of {schema}"]
+    return [] if type(value) is schema else [f"{path} is {value!r}, no {schema}"]
+
+
+@pytest.fixture(params=sorted(KINDS))
+def manifest(request, launch):
+    variables = VARIABLES | KINDS[request.param]
+    done = launch("gke.sh", "--dry-run", request.param, *TRAIN, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "${" not in done.stdout
+    return request.param, yaml.safe_load(done.stdout)
+
+
+def test_manifest_follows_the_schema(manifest):
+    assert violations(manifest[1], JOBSET) == []
+
+
+def test_schema_sees_errors(manifest):
+    broken = manifest[1]
+    broken["spec"]["replicatedJobs"][0]["replicas"] = "1"
+    broken["spec"]["maxRestarts"] = 3
+    del broken["metadata"]["name"]
+    assert sorted(violations(broken, JOBSET)) == [
+        ".metadata.name is missing",
+        ".spec.maxRestarts is unknown",
+        ".spec.replicatedJobs[0].replicas is '1', no <class 'int'>",
+    ]
+
+
+def test_manifest_fits_together(manifest):
+    kind, found = manifest
+    job = found["spec"]["replicatedJobs"][0]
+    name = found["metadata"]["name"]
+    spec = job["template"]["spec"]
+    pod = spec["template"]["spec"]
+    container = pod["containers"][0]
+    # A pod's host name has at most 63 letters, of lower case.
+    host = f"{name}-{job['name']}-0-0"
+    assert re.fullmatch(r"[a-z0-9-]{1,63}", host)
+    assert spec["parallelism"] == spec["completions"] == 4
+    assert spec["completionMode"] == "Indexed"
+    assert container["args"] == TRAIN
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert variables["WORKDIR"] == "/shared/a run"
+    if kind == "gpu":
+        assert variables["MPLUG2_COORDINATOR"] == f"{host}.{name}:8476"
+        assert variables["MPLUG2_PROCESSES"] == "4"
+        assert found["spec"]["network"]["enableDNSHostnames"]
+        assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    else:
+        assert container["resources"]["limits"] == {"google.com/tpu": "4"}
+
+
+def test_manifest_is_applied(launch, environment, tmp_path):
+    done = launch("gke.sh", "tpu", *TRAIN, **VARIABLES, **KINDS["tpu"])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "fake" / "calls").read_text() == "kubectl apply -f -\n"
+    assert yaml.safe_load(done.stdout)["kind"] == "JobSet"

