@@ -28,6 +28,7 @@ from mplug2_jax.batching import (
 )
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
+from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.prefetch import batched, read_ahead
 from mplug2_jax.data.text import strip_prompt
@@ -222,7 +223,7 @@ class Predictor:
 
     def read(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | StoredFile,
         start: float | None = None,
         end: float | None = None,
     ) -> Media:

@@ -43,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "default": Budget(train_clips=6000, test_clips=300, steps=1500),
+    "default": Budget(train_clips=8000, test_clips=300, steps=1500),
     "full": Budget(train_clips=20000, test_clips=500, steps=5000),
     "smoke": Budget(train_clips=64, test_clips=12, steps=20),
 }
@@ -69,6 +69,8 @@ def run_config(budget: Budget, data: Path, vocab: Path) -> RunConfig:
             captions_per_video=1,
             questions_per_video=6,
             crop_scale=None,
+            flip=False,
+            randaugment=None,
             keep_clips=True,
         ),
         optimizer=OptimizerConfig(

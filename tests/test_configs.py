@@ -22,6 +22,9 @@ def test_config_builds_its_model_and_optimizer(path):
     task = TASKS[config.task](config.model)
     assert abstract_params(config.model, task.modules)
     make_optimizer(config.optimizer, 10)
+    if config.task == "pretraining":
+        assert {part.kind for part in config.mixture} == {"video", "image", "text"}
+        return
     wanted = (config.batch.captions_per_video, config.batch.questions_per_video)
     assert wanted[0] > 0 or config.task == "question_answering"
     assert wanted[1] > 0 or config.task == "captioning"

@@ -19,6 +19,7 @@ def test_segments_are_learned_by_heart(tmp_path, capsys):
             f"--workdir={workdir}",
             f"--config.train.path={annotations}",
             f"--config.vocab={footage / 'tokenizer'}",
+            "--config.devices=1",  # a batch of seven
         ]
     )
     assert status == 0
