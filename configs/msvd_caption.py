@@ -7,7 +7,7 @@ Hardware of the recipe: 8 GPUs, 4 videos each, two accumulated batches. On one G
 keep the batch and raise `accumulation`.
 
     mplug2 train --config configs/msvd_caption.py --workdir runs/msvd_caption \
-        --config.init_from=checkpoints/large
+        --config.init_from=checkpoints/initial
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

@@ -6,7 +6,7 @@ One line per video, media beside the file (or in --config.train.media):
      "answer": "cat"}]}
 
     mplug2 train --config configs/own_videos.py --workdir runs/mine \
-        --config.init_from=checkpoints/large --config.train.path=mine.jsonl
+        --config.init_from=checkpoints/initial --config.train.path=mine.jsonl
 
 Without captions set --config.task=question_answering, without questions
 --config.task=captioning, and the count of the missing kind to 0. Upstream's recipe with

@@ -1,8 +1,8 @@
 """Pretraining of the large model, with every objective, on videos, images and texts.
 
-    mplug2 convert --clip ViT-L-14.pt --bert model.safetensors --to checkpoints/start
+    mplug2 convert --clip ViT-L-14.pt --bert model.safetensors --to checkpoints/initial
     mplug2 train --config configs/pretrain_large.py --workdir runs/pretrain \
-        --config.init_from=checkpoints/start --config.mesh.fsdp=16
+        --config.init_from=checkpoints/initial --config.mesh.fsdp=16
 
 Data: `mplug2 prepare` writes each set; leave one out with
 `--config.mixture.cc12m.weight=0`. `mplug2 plan` says what it takes on which chips.

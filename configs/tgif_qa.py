@@ -6,7 +6,7 @@ Hardware of the recipe: 8 GPUs, 4 videos each. On one GPU keep the batch and rai
 `accumulation`.
 
     mplug2 train --config configs/tgif_qa.py --workdir runs/tgif_qa \
-        --config.init_from=checkpoints/large
+        --config.init_from=checkpoints/initial
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

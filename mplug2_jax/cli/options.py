@@ -67,6 +67,13 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="sample from the likeliest tokens that reach this probability",
     )
+    add(
+        "--sample-top-k",
+        type=int,
+        default=0,
+        metavar="N",
+        help="sample from the N likeliest tokens (default: 0, all)",
+    )
     add("--seed", type=int, default=0, help="of --method sample (default: 0)")
 
 
@@ -109,6 +116,7 @@ def decoding_of(args: argparse.Namespace) -> "Decoding":
         rule=args.rule,
         beam_size=args.beam_size,
         temperature=args.temperature,
+        top_k=args.sample_top_k,
         top_p=args.top_p,
         seed=args.seed,
     )

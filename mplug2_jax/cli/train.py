@@ -1,7 +1,7 @@
 """Pretrains, fine-tunes or trains a model from a configuration file.
 
     mplug2 train --config configs/msrvtt_caption.py --workdir runs/caption \
-        --config.train.path=train.jsonl --config.init_from=checkpoints/large
+        --config.train.path=train.jsonl --config.init_from=checkpoints/initial
 
 Running the same command again goes on where it stopped. SIGTERM saves and exits with
 status 0, Ctrl-C saves and exits with 130: both after the step under way, so it takes

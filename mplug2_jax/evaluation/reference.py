@@ -3,6 +3,8 @@
 A reference is an .npz file. Captioning reads `video` (B 3 T H W, normalised floats),
 `caption_ids`, `caption_mask` and, if it is there, `prompt_length`; question answering
 `qa_video`, `question_ids`, `question_mask`, `answer_ids`, `answer_mask`.
+
+Everything runs as a video, one frame too: the official code knows no other way.
 """
 
 import os
