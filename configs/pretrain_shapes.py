@@ -5,11 +5,11 @@
     done
     mplug2 train --config configs/pretrain_shapes.py --workdir runs/pretrain_shapes
 
-Videos, images and texts, every objective. The vocabulary:
-
-    python -c "from mplug2_jax.data import shapes, tokenizers as t; \
-        t.WordPieceTokenizer.from_words(shapes.vocabulary()).save('data/shapes_words')"
+Videos, images and texts, every objective; docs/pretraining.md shows what it learns. The
+vocabulary beside this file has all words of that world and of the instructions.
 """
+
+from pathlib import Path
 
 from mplug2_jax.training.config import default_config, default_part
 
@@ -20,7 +20,7 @@ WEIGHTS = {"video": 6.0, "image": 2.0, "text": 1.0}
 
 def get_config():
     config = default_config("pretraining", "tiny")
-    config.vocab = "data/shapes_words"
+    config.vocab = str(Path(__file__).with_name("shapes_words.txt"))
     for kind, rows in ROWS.items():
         part = default_part(kind)
         part.data.path = f"data/mplug2_data/{SETS[kind]}/1.0.0"

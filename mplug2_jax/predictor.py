@@ -30,7 +30,7 @@ from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.data.prefetch import batched, read_ahead
+from mplug2_jax.data.prefetch import batched, read_ahead, unless_error
 from mplug2_jax.data.text import strip_prompt
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.data.video import Media, read_media
@@ -186,8 +186,8 @@ class Predictor:
             return self.caption([media], top_k)[0]
         found: list[Prediction] = []
         shapes = self.shapes([0] * len(media))
-        with read_ahead(self._medium, media, ahead=2 * shapes.media) as read:
-            for window in batched(map(_unless_error, read), shapes.media):
+        with read_ahead(self.medium, media, ahead=2 * shapes.media) as read:
+            for window in batched(map(unless_error, read), shapes.media):
                 found += self.caption_media(window, shapes, top_k, len(found))
         return found
 
@@ -217,7 +217,7 @@ class Predictor:
         questions = [question] if isinstance(question, str) else list(question)
         candidates = self._checked([questions], candidates, top_k)
         shapes = self.shapes([len(questions)])
-        (encoded,) = self.encode([self._medium(media)], shapes)
+        (encoded,) = self.encode([self.medium(media)], shapes)
         (found,) = self.answer_encoded(encoded, [questions], shapes, candidates, top_k)
         return found[0] if isinstance(question, str) else found
 
@@ -351,15 +351,9 @@ class Predictor:
     def _bare(self, caption: str) -> str:
         return strip_prompt(caption, self.inputs.prompt)
 
-    def _medium(self, item: Item) -> Media:
-        """A medium of the model's size."""
+    def medium(self, item: Item) -> Media:
+        """A file, or frames, as a medium of the model's size."""
         if isinstance(item, str | os.PathLike):
             return self.read(item)
         size = self.model.config.vision.image_size
         return as_medium(item, size)
-
-
-def _unless_error(read: tuple[Item, Media | OSError | ValueError]) -> Media:
-    if isinstance(read[1], Media):
-        return read[1]
-    raise read[1]

@@ -1,10 +1,16 @@
 """Every file under `configs/` loads, takes overrides, and names what it refuses."""
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
 
 from mplug2_jax.cli.train import read_config
+from mplug2_jax.data import shapes
+from mplug2_jax.data.templates import KINDS, instruct
+from mplug2_jax.data.tokenizers import open_tokenizer
+from mplug2_jax.models.config import preset
 from mplug2_jax.models.mplug2 import abstract_params
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.config import RunConfig
@@ -42,3 +48,17 @@ def test_config_builds_its_model_and_optimizer(path):
 def test_what_cannot_be_read_is_named(path, overrides, message):
     with pytest.raises(ValueError, match=message):
         read_config(path, overrides)
+
+
+def test_the_shapes_vocabulary_has_every_word_as_one_token():
+    """Of captions, questions and answers, and of the instructions around them."""
+    tokenizer = open_tokenizer("configs/shapes_words.txt")
+    words = set(shapes.vocabulary())
+    for number, kind in itertools.product(range(3), KINDS):
+        for is_video in (True, False):
+            given = {"caption": "red up", "question": "blue", "answer": "two"}
+            text = " ".join(instruct(kind, number=number, is_video=is_video, **given))
+            words.update(re.findall(r"\w+|[^\w\s]", text))
+    assert {"describe", "image", ":"} < words
+    assert [w for w in sorted(words) if len(tokenizer.encode(w)) != 2] == []
+    assert tokenizer.vocab_size <= preset("tiny").text.vocab_size

@@ -3,34 +3,46 @@
     mplug2 evaluate --checkpoint runs/mine --annotations test.jsonl
     mplug2 evaluate --checkpoint runs/mine --annotations test.jsonl --task qa \\
         --media-dir videos --output results.json
+    mplug2 evaluate --checkpoint runs/pretrained --task retrieval \\
+        --annotations data/mplug2_data/shapes/1.0.0 --split test
 
 Captions: BLEU, ROUGE-L, CIDEr and exact match against all references of a video.
-Questions: exact match of the answer, overall and by the questions' "kind". All numbers
-are printed times 100, as papers have them. Media that cannot be read are reported and
-count nowhere; the exit status is then 1.
+Questions: exact match of the answer, overall and by the questions' "kind". Retrieval,
+which needs pretraining's heads: recall among the first 1, 5 and 10 and median rank, of
+texts looking for their videos and the other way. Shares are printed times 100, as
+papers have them. Media that cannot be read are reported and count nowhere; the exit
+status is then 1.
+Retrieval, whose numbers depend on the number of media, ends with an error instead.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mplug2_jax.cli import options
 
 if TYPE_CHECKING:
-    from mplug2_jax.evaluation.runner import Results
+    from mplug2_jax.data.sources import Example
     from mplug2_jax.predictor import Predictor
 
-COUNTS = ("n",)
+COUNTS = ("n", "median_rank")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
     options.add_model_arguments(parser)
     add = parser.add_argument_group("data").add_argument
-    add("--annotations", required=True, metavar="FILE", help="JSON lines")
+    add(
+        "--annotations",
+        required=True,
+        metavar="PATH",
+        help="JSON lines, or the folder of a prepared data set",
+    )
+    add("--split", default="test", help="of a prepared data set (default: test)")
     add(
         "--media-dir",
         metavar="DIR",
@@ -38,9 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--task",
-        choices=("caption", "qa", "all"),
+        choices=("caption", "qa", "retrieval", "all"),
         default="all",
-        help="all (default): what the annotations and the checkpoint allow",
+        help="all (default): captions and answers, if annotations and checkpoint allow",
+    )
+    add(
+        "--rerank",
+        type=int,
+        default=16,
+        metavar="K",
+        help="retrieval: order each query's best K by matching (default 16; 0: none)",
     )
     add(
         "--candidates",
@@ -63,12 +82,23 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: checkpoint or annotations cannot be used.
     """
-    from mplug2_jax.data.sources import read_jsonl
-    from mplug2_jax.evaluation.runner import evaluate
+    from mplug2_jax.data.opening import DataConfig, open_examples
 
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
-    examples = read_jsonl(args.annotations, args.media_dir)[: args.limit]
+    data = DataConfig(args.annotations, args.media_dir or "", args.split)
+    examples = open_examples(data)[: args.limit]
+    return (
+        _retrieval(args, examples)
+        if args.task == "retrieval"
+        else _texts(args, examples)
+    )
+
+
+def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
+    """Captions and answers."""
+    from mplug2_jax.evaluation.runner import evaluate
+
     candidates = options.read_lines(args.candidates) if args.candidates else None
     task = None if args.task == "all" else args.task
     predictor = options.load_predictor(args, task, options.decoding_of(args))
@@ -80,20 +110,34 @@ def run(args: argparse.Namespace) -> int:
         single_frame=args.single_frame,
         progress=Progress(sys.stderr),
     )
-    print(table(results))
+    print(table(results.flat_metrics()))
     if args.output:
-        _write(Path(args.output), args, predictor, results)
+        _write(Path(args.output), args, predictor, results.to_dict())
     for name, reason in results.skipped.items():
         print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
     return 1 if results.skipped else 0
 
 
-def table(results: "Results") -> str:
+def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
+    from mplug2_jax.evaluation.retrieval import retrieve
+
+    if args.rerank < 0:
+        raise ValueError(f"--rerank is {args.rerank}; it must be >= 0.")
+    predictor = options.load_predictor(args, None, options.decoding_of(args))
+    metrics = retrieve(predictor, examples, args.rerank)
+    print(table(metrics))
+    if args.output:
+        run = {"rerank": args.rerank, "n": len(examples), "metrics": metrics}
+        _write(Path(args.output), args, predictor, run)
+    return 0
+
+
+def table(metrics: Mapping[str, float]) -> str:
     """The metrics, one per line."""
     rows = []
-    for name, value in results.flat_metrics().items():
+    for name, value in metrics.items():
         is_count = name.rsplit("/", 1)[-1] in COUNTS
-        rows.append((name, f"{value}" if is_count else f"{100 * value:.2f}"))
+        rows.append((name, f"{value:g}" if is_count else f"{100 * value:.2f}"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value:>8}" for name, value in rows)
 
@@ -125,7 +169,10 @@ def _duration(seconds: float) -> str:
 
 
 def _write(
-    path: Path, args: argparse.Namespace, predictor: "Predictor", results: "Results"
+    path: Path,
+    args: argparse.Namespace,
+    predictor: "Predictor",
+    results: Mapping[str, Any],
 ) -> None:
     from dataclasses import asdict
 
@@ -140,4 +187,4 @@ def _write(
         "decoding": asdict(predictor.decoding),
     }
     with staged(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(run | results.to_dict(), indent=1) + "\n")
+        partial.write_text(json.dumps(run | dict(results), indent=1) + "\n")

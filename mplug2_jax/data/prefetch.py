@@ -61,6 +61,13 @@ def _result(
         return item, error
 
 
+def unless_error(result: tuple[Item, Read | OSError | ValueError]) -> Read:
+    """The second of a pair that `read_ahead` gave; raises it if it is an error."""
+    if isinstance(result[1], OSError | ValueError):
+        raise result[1]
+    return result[1]
+
+
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` consecutive items; the last may be shorter."""
     iterator = iter(items)

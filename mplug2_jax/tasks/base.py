@@ -78,25 +78,6 @@ class Task(abc.ABC):
         """Fresh parameters of this task's modules."""
         return nn.meta.unbox(init_params(self.model, key))
 
-    def logits(self, model: MPlug2, batch: MultimodalBatch) -> Any:
-        """The forward pass of a bound model, in training form.
-
-        A task whose loss is more than a function of logits (pretraining) has its own
-        `loss` in place of this and `loss_of`.
-        """
-        raise NotImplementedError
-
-    def loss_of(
-        self,
-        logits: Any,
-        batch: MultimodalBatch,
-        soft_logits: Any = None,
-        soft_weight: Float[Array, ""] | float = 0.0,
-        normalizers: dict[str, Array] | None = None,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Loss and metrics of logits, optionally against a teacher's (see `loss`)."""
-        raise NotImplementedError
-
     @abc.abstractmethod
     def normalizers(self, batch: MultimodalBatch) -> dict[str, Array]:
         """What the loss's and the metrics' sums are divided by, at least 1 each."""
@@ -105,6 +86,7 @@ class Task(abc.ABC):
         """What the loss carries from step to step beside parameters; None here."""
         return None
 
+    @abc.abstractmethod
     def loss(
         self,
         params: Any,
@@ -125,6 +107,37 @@ class Task(abc.ABC):
           normalizers: those of a larger batch that this one is a part of; the losses
             and metrics of its parts then add up to its own. None: of this batch.
         """
+
+
+class LanguageModeling(Task):
+    """A task whose loss is a function of logits: the decoder's, for given texts."""
+
+    @abc.abstractmethod
+    def logits(self, model: MPlug2, batch: MultimodalBatch) -> Any:
+        """The forward pass of a bound model, in training form."""
+
+    @abc.abstractmethod
+    def loss_of(
+        self,
+        logits: Any,
+        batch: MultimodalBatch,
+        soft_logits: Any = None,
+        soft_weight: Float[Array, ""] | float = 0.0,
+        normalizers: dict[str, Array] | None = None,
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Loss and metrics of logits, optionally against a teacher's (see `loss`)."""
+
+    def loss(
+        self,
+        params: Any,
+        batch: MultimodalBatch,
+        rng: jax.Array | None = None,
+        teacher: Any = None,
+        soft_weight: Float[Array, ""] | float = 0.0,
+        queue: Any = None,
+        normalizers: dict[str, Array] | None = None,
+    ) -> tuple[Float[Array, ""], LossOutput]:
+        """See `Task.loss`."""
         rngs = None if rng is None else {"dropout": rng}
         logits = self._apply(params, batch, rngs)
         soft = None if teacher is None else self._apply(teacher, batch, None)

@@ -6,28 +6,30 @@ The numbers of examples are the expected counts themselves.
 import io
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mplug2_jax.data import shapes
-from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts, Dataset, Split
+from mplug2_jax.data.builders.declaration import Content, Counts, Dataset, Split
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.sources import QA, Example
 
 FRAMES, SIZE = 9, 48  # odd: the middle frame is the middle of the motion
 
 
-def _splits(make, kind: str, _: Path, expected: Mapping[str, Counts]):
-    splits = {}
-    for name, wanted in expected.items():
-        number, size = wanted.media or 0, SHARD_SIZES[kind]
-        ranges = [range(i, min(i + size, number)) for i in range(0, number, size)]
-        questions = None if kind == "video" else 0
-        counts = Counts(number, 0 if kind == "text" else number, questions)
-        splits[name] = Split([partial(make, name, r) for r in ranges], counts)
-    return splits
+def _splits(make, kind: str, expected: Mapping[str, Counts]) -> dict[str, Content]:
+    return {
+        name: partial(_split, partial(make, name), kind, counts.media or 0)
+        for name, counts in expected.items()
+    }
+
+
+def _split(make, kind: str, number: int, shard_size: int) -> Split:
+    starts = range(0, number, shard_size)
+    ranges = [range(i, min(i + shard_size, number)) for i in starts]
+    texts = 0 if kind == "text" else number, None if kind == "video" else 0
+    return Split([partial(make, r) for r in ranges], Counts(number, *texts))
 
 
 def _scene(split: str, kind: str, index: int) -> shapes.Scene:
@@ -78,7 +80,7 @@ def _dataset(name: str, kind, make, **counts: int) -> Dataset:
 
 
 DATASETS = (
-    _dataset("shapes", "video", _videos, train=6000, test=300),
+    _dataset("shapes", "video", _videos, train=8000, test=300),
     _dataset("shapes_images", "image", _images, train=6000, test=300),
     _dataset("shapes_texts", "text", _texts, train=6000, test=300),
 )

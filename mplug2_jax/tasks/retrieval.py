@@ -1,0 +1,70 @@
+"""What retrieval computes: features to compare, and the matching of pairs.
+
+Pure functions of the parameters, compiled once for each model and shape. All pairs are
+compared by the features of contrast, the best of them by matching, which reads the pair
+fused (two stages, as mPLUG v1 and ALBEF evaluate).
+"""
+
+import functools
+from typing import Any, cast
+
+import jax
+from jaxtyping import Array, Float, Int, UInt8
+
+from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.types import Tokens
+
+CONTRAST = ("vision", "text", "contrastive")  # the first stage reads these
+MATCHING = ("fusion", "matching")  # and the second these
+
+
+Encodings = tuple[Float[Array, "B E"], Float[Array, "B N D"]]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "is_video"))
+def encode_media(
+    model: MPlug2,
+    params: Any,
+    frames: UInt8[Array, "B T H W 3"] | Float[Array, "B T H W 3"],
+    *,
+    is_video: bool,
+) -> Encodings:
+    """Unit vectors and states of videos; images are T = 1 with `is_video` False."""
+
+    def run(model: MPlug2):
+        vision = model.encode_vision(frames, is_video)
+        return model.vision_features(vision), vision.embeds
+
+    return _apply(model, params, run)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def encode_texts(model: MPlug2, params: Any, texts: Tokens) -> Encodings:
+    """Unit vectors and states of texts by themselves."""
+
+    def run(model: MPlug2):
+        stages = model.encode_text_stages(texts)
+        return model.text_features(stages), stages.states
+
+    return _apply(model, params, run)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def match(
+    model: MPlug2,
+    params: Any,
+    vision: Float[Array, "R N D"],
+    text: Float[Array, "R L D"],
+    mask: Int[Array, "R L"],
+) -> Float[Array, "R"]:
+    """Log odds that the text and the medium of a row belong together."""
+
+    def run(model: MPlug2):
+        logits = model.match(model.fuse(vision, text, mask).text)
+        return logits[:, 1] - logits[:, 0]
+
+    return _apply(model, params, run)
+
+
+def _apply(model: MPlug2, params: Any, method) -> Any:
+    return cast(Any, model.apply({"params": params}, method=method))

@@ -1,0 +1,137 @@
+"""Retrieval: ranks by hand, and both stages against the model asked directly."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import goldens
+import numpy as np
+import pytest
+import small
+
+from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
+from mplug2_jax.cli.main import main
+from mplug2_jax.conversion import convert_state_dict
+from mplug2_jax.data.sources import Example
+from mplug2_jax.evaluation.retrieval import recall, retrieve
+from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
+from mplug2_jax.predictor import Predictor
+from mplug2_jax.retriever import Retriever
+
+CAPTIONS = (("w1 w2 w3", "w9 w8"), ("w4 w5",), ("w6 w30 w31 w32",), ("w7",))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    """The golden model with pretraining's heads."""
+    config = goldens.config("base").replace(contrastive={"width": 32})
+    model = MPlug2(config, (*MODULES, *HEADS))
+    weights = goldens.state_dict("base", "pretrain")
+    params, _, _ = convert_state_dict(weights, config, model.modules)
+    return Predictor(model, params, small.tokenizer(), small.INPUTS, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    paths = small.write_clips(tmp_path_factory.mktemp("clips"), 4)
+    return [Example(p, Path(p), c) for p, c in zip(paths, CAPTIONS, strict=True)]
+
+
+def directly(predictor, examples, caption, index):
+    """Similarity and log odds of one pair, by the model's own methods."""
+    tokens = predictor.inputs.plain_captions(predictor.tokenizer, [caption])
+    frames = predictor.read(examples[index].media).frames[None]
+
+    def run(model):
+        vision, text = (
+            model.encode_vision(frames, True),
+            model.encode_text_stages(tokens),
+        )
+        features = model.contrast(vision, text)
+        logits = model.match(model.fuse(vision.embeds, text.states, tokens.mask).text)
+        return (features.vision * features.text).sum(), logits[0, 1] - logits[0, 0]
+
+    return predictor.model.apply({"params": predictor.params}, method=run)
+
+
+def test_stages_are_the_models(predictor, examples):
+    retriever = Retriever(predictor)
+    media = retriever.encode_media([e.media for e in examples])
+    captions = [caption for e in examples for caption in e.captions]
+    texts = retriever.encode_texts(captions)
+    similarities = texts.features @ media.features.T
+    pairs = [(0, 3), (4, 0), (2, 2), (1, 1)]  # more than a batch of three
+    odds = retriever.match(texts, media, pairs)
+    assert len(np.unique(odds.round(4))) == len(pairs)
+    for (text, medium), found in zip(pairs[:2], odds, strict=False):
+        similarity, expected = directly(predictor, examples, captions[text], medium)
+        assert found == pytest.approx(float(expected), abs=1e-4)
+        assert similarities[text, medium] == pytest.approx(float(similarity), abs=1e-5)
+
+
+def test_reranking_orders_the_first_candidates_alone(predictor, examples):
+    """All candidates matched: the order is matching's; one of them: contrast's."""
+    retriever = Retriever(predictor)
+    media = retriever.encode_media([e.media for e in examples])
+    captions = [caption for e in examples for caption in e.captions]
+    texts = retriever.encode_texts(captions)
+    right = np.array([[c in e.captions for e in examples] for c in captions])
+    scores = texts.features @ media.features.T
+    pairs = [(t, m) for t in range(len(captions)) for m in range(len(examples))]
+    odds = retriever.match(texts, media, pairs).reshape(scores.shape)
+
+    def named(table):
+        both = {"text_to_video": (table, right), "video_to_text": (table.T, right.T)}
+        return {
+            f"{d}/{k}": v for d, its in both.items() for k, v in recall(*its).items()
+        }
+
+    assert named(scores) != named(odds)
+    assert retrieve(predictor, examples, rerank=0) == named(scores)
+    assert retrieve(predictor, examples, rerank=1) == named(scores)
+    assert retrieve(predictor, examples, rerank=9) == named(odds)
+
+
+def test_recall_counts_by_hand():
+    scores = np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [1, 1, 1]])
+    right = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
+    found = recall(scores, right)  # ranks 1, 2, 2 and, of equals, last: 3
+    assert found["recall_1"] == 0.25 and found["recall_5"] == 1
+    assert found["median_rank"] == 2
+
+
+def test_what_cannot_be_searched_is_an_error(predictor, examples):
+    with pytest.raises(ValueError, match=r"no contrastive.*checkpoint of pretraining"):
+        retrieve(small.predictor(), examples)
+    bare = dataclasses.replace(examples[1], captions=())
+    with pytest.raises(ValueError, match=r"1 of 2 examples have no caption"):
+        retrieve(predictor, [examples[0], bare])
+    gone = dataclasses.replace(examples[1], media=Path("gone.mp4"))
+    with pytest.raises(OSError, match=r"gone\.mp4"):
+        retrieve(predictor, [examples[0], gone])
+
+
+def test_the_command(predictor, examples, tmp_path, capsys):
+    its = dataclasses.asdict(predictor.inputs)
+    metadata = Metadata(predictor.model.config, predictor.model.modules, inputs=its)
+    folder, annotations = tmp_path / "checkpoint", tmp_path / "test.jsonl"
+    save_checkpoint(folder, predictor.params, metadata, tokenizer=small.tokenizer())
+    with annotations.open("w") as file:
+        for example in examples:
+            line = {"video": str(example.media), "captions": example.captions}
+            file.write(json.dumps(line) + "\n")
+    options = ["--task", "retrieval", "--batch-size", "3", "--rerank", "2"]
+    output = tmp_path / "results.json"
+    arguments = ["evaluate", "--checkpoint", str(folder), *options]
+    arguments += ["--annotations", str(annotations), "--output", str(output)]
+    assert main(arguments) == 0
+    table = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    expected = retrieve(predictor, examples, rerank=2)
+    assert json.loads(output.read_text())["metrics"] == expected
+    assert table["text_to_video/median_rank"] == "2"
+    assert (
+        float(table["video_to_text/recall_1"])
+        == 100 * expected["video_to_text/recall_1"]
+    )
+    assert main([*arguments, "--rerank", "-1"]) == 2
+    assert "--rerank is -1" in capsys.readouterr().err
