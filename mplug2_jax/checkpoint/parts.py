@@ -5,18 +5,23 @@ import os
 from pathlib import Path
 
 from mplug2_jax.checkpoint.load import CONFIG, TOKENIZER, Metadata, is_state
+from mplug2_jax.data.files import local_path
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 
 BERT_VOCAB_SIZE = 30522
+MOUNT = "mount it, and name the folder where it is mounted."
 
 
 def find_checkpoint(directory: str | os.PathLike) -> Path:
     """The checkpoint folder itself, or the best, final or last one of a work folder.
 
     A training state, WORKDIR/checkpoints/STEP, is one too.
+
+    Raises:
+      ValueError: it is not on this machine.
     """
-    folder = Path(directory)
+    folder = local_path(directory, MOUNT)
     states = [p for p in (folder / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
     states.sort(key=lambda path: int(path.name))
     for inner in (folder, folder / "best", folder / "final", *states[-1:]):

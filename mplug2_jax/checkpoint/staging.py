@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from mplug2_jax.data.files import local_path
 
 CONFIG = "config.json"  # what every checkpoint folder has
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -33,7 +35,7 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         no checkpoint.
       OSError: the parent cannot be written, or has no room.
     """
-    target = Path(target)
+    target = local_path(target, "write to this machine, or to a mounted folder.")
     if target.exists() and not overwrite:
         raise ValueError(
             f"{target} exists already; choose another place or pass --overwrite."
@@ -43,6 +45,7 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
             f"{target} is a folder without {CONFIG}, no checkpoint, and is not "
             "overwritten; choose another place."
         )
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     _remove(partial)
@@ -58,6 +61,15 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         ) from error
     finally:
         _remove(partial)
+        if not target.exists():
+            _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, the innermost first, up to one that somebody has used."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _reason(error: OSError) -> str:

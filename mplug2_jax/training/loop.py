@@ -1,7 +1,5 @@
 """The training loop: reads top to bottom, and again after an interruption."""
 
-import contextlib
-import ctypes
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -13,9 +11,12 @@ from jax.sharding import Mesh
 
 from mplug2_jax.checkpoint.load import Metadata
 from mplug2_jax.checkpoint.manager import Progress, StateManager
+from mplug2_jax.checkpoint.parts import MOUNT
+from mplug2_jax.data.files import local_path
 from mplug2_jax.planning.chips import of_device
 from mplug2_jax.sharding.partition import shard_batch
 from mplug2_jax.tasks.base import Task
+from mplug2_jax.training.allocator import keep_freed_memory
 from mplug2_jax.training.config import RunConfig
 from mplug2_jax.training.flops import step_flops
 from mplug2_jax.training.interrupts import Interrupts, Stopped, interrupts
@@ -64,7 +65,7 @@ def train(config: RunConfig, workdir: str | Path) -> dict[str, float]:
     """
     _set_up_process(config)
     with interrupts() as asked:
-        run = _Run(config, Path(workdir), asked)
+        run = _Run(config, local_path(workdir, MOUNT), asked)
         state, progress = run.first_state()
         return run.loop(state, progress)
 
@@ -246,17 +247,4 @@ def _set_up_process(config: RunConfig) -> None:
     elif config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
     if jax.default_backend() == "cpu":
-        _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Lets glibc reuse a step's buffers instead of returning them to the kernel.
-
-    XLA allocates its temporaries anew each step; fetching and zeroing their pages took
-    a fifth of the tiny preset's CPU time. Elsewhere than on glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        # malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
-        for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
-            mallopt(option, value)
+        keep_freed_memory()

@@ -126,9 +126,12 @@ def test_nothing_is_left_after_an_error(tmp_path):
     leaf = params["vision"]["class_embedding"]
     lazy = LazyArray(leaf.shape, leaf.dtype, broken)
     params = {"vision": {**params["vision"], "class_embedding": lazy}}
-    with pytest.raises(RuntimeError, match="no values"):
-        save_checkpoint(tmp_path / "model", params, metadata)
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(ValueError, match="gs://bucket/model is in a bucket"):
+        save_checkpoint("gs://bucket/model", params, metadata)
+    for place in ("model", "new/newer/model"):
+        with pytest.raises(RuntimeError, match="no values"):
+            save_checkpoint(tmp_path / place, params, metadata)
+        assert os.listdir(tmp_path) == []
 
 
 def test_what_is_no_checkpoint(tmp_path):

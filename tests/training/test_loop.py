@@ -210,6 +210,7 @@ def get_config():
         (["--config.devices=9"], "there are 8 devices"),
         (["--config.init_from=nowhere"], "There is no checkpoint at nowhere"),
         (["--workdir=/proc/run"], "cannot be written"),
+        (["--workdir=gs://bucket/run"], "gs://bucket/run is in a bucket"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(

@@ -83,7 +83,9 @@ class Run:
     def __init__(self, config_file: Path, workdir: Path):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
+                "device_count=8", "device_count=1"
+            ),
             "JAX_COMPILATION_CACHE_DIR": str(config_file.parent / "compiled"),
         }
         command = [sys.executable, "-m", "mplug2_jax", "train"]

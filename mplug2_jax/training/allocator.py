@@ -1,0 +1,19 @@
+"""What the C library does with the memory that a step gives back."""
+
+import contextlib
+import ctypes
+
+# malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
+OPTIONS = ((-8, 1), (-4, 0), (-1, 2**31 - 1))
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc reuse a step's buffers instead of returning them to the kernel.
+
+    XLA allocates its temporaries anew each step; fetching and zeroing their pages took
+    a fifth of the tiny preset's CPU time. Elsewhere than on glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for option, value in OPTIONS:
+            mallopt(option, value)
