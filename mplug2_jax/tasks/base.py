@@ -8,10 +8,13 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mplug2_jax.losses import Weight
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2, init_params
+from mplug2_jax.tasks.parts import split
 from mplug2_jax.types import MultimodalBatch
 
 
@@ -31,6 +34,8 @@ class LossOutput:
     metrics: dict[str, Array]
     queue: Any = None
 
+
+Loss = tuple[Float[Array, ""], LossOutput]
 
 _VIDEO = ("vision", "local_temporal", "universal")
 _PAIRED = (*_VIDEO, "text", "fusion")
@@ -78,10 +83,6 @@ class Task(abc.ABC):
         """Fresh parameters of this task's modules."""
         return nn.meta.unbox(init_params(self.model, key))
 
-    @abc.abstractmethod
-    def normalizers(self, batch: MultimodalBatch) -> dict[str, Array]:
-        """What the loss's and the metrics' sums are divided by, at least 1 each."""
-
     def init_queue(self) -> Any:
         """What the loss carries from step to step beside parameters; None here."""
         return None
@@ -93,10 +94,9 @@ class Task(abc.ABC):
         batch: MultimodalBatch,
         rng: jax.Array | None = None,
         teacher: Any = None,
-        soft_weight: Float[Array, ""] | float = 0.0,
+        soft_weight: Weight = 0.0,
         queue: Any = None,
-        normalizers: dict[str, Array] | None = None,
-    ) -> tuple[Float[Array, ""], LossOutput]:
+    ) -> Loss:
         """Loss of a batch, its metrics and the next queue.
 
         Args:
@@ -104,13 +104,29 @@ class Task(abc.ABC):
           teacher: parameters of the momentum teacher, or None.
           soft_weight: weight of the teacher's soft targets, in [0, 1].
           queue: what `init_queue` or the step before gave.
-          normalizers: those of a larger batch that this one is a part of; the losses
-            and metrics of its parts then add up to its own. None: of this batch.
+        """
+
+    @abc.abstractmethod
+    def gradients(
+        self,
+        params: Any,
+        batch: MultimodalBatch,
+        rng: jax.Array | None = None,
+        teacher: Any = None,
+        soft_weight: Weight = 0.0,
+        queue: Any = None,
+        parts: int = 1,
+    ) -> tuple[Loss, Any]:
+        """The loss and its gradients.
+
+        Args:
+          parts: what the batch is processed in, one after the other, to hold fewer
+            activations. They see other dropout; nothing else depends on it.
         """
 
 
 class LanguageModeling(Task):
-    """A task whose loss is a function of logits: the decoder's, for given texts."""
+    """A task whose loss is a sum over the rows of logits: the decoder's."""
 
     @abc.abstractmethod
     def logits(self, model: MPlug2, batch: MultimodalBatch) -> Any:
@@ -122,10 +138,14 @@ class LanguageModeling(Task):
         logits: Any,
         batch: MultimodalBatch,
         soft_logits: Any = None,
-        soft_weight: Float[Array, ""] | float = 0.0,
+        soft_weight: Weight = 0.0,
         normalizers: dict[str, Array] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Loss and metrics of logits, optionally against a teacher's (see `loss`)."""
+
+    @abc.abstractmethod
+    def normalizers(self, batch: MultimodalBatch) -> dict[str, Array]:
+        """What the loss's and the metrics' sums are divided by, at least 1 each."""
 
     def loss(
         self,
@@ -133,17 +153,51 @@ class LanguageModeling(Task):
         batch: MultimodalBatch,
         rng: jax.Array | None = None,
         teacher: Any = None,
-        soft_weight: Float[Array, ""] | float = 0.0,
+        soft_weight: Weight = 0.0,
         queue: Any = None,
         normalizers: dict[str, Array] | None = None,
-    ) -> tuple[Float[Array, ""], LossOutput]:
-        """See `Task.loss`."""
+    ) -> Loss:
+        """See `Task.loss`.
+
+        Args:
+          normalizers: those of a larger batch that this one is a part of; the losses
+            and metrics of its parts then add up to its own. None: of this batch.
+        """
         rngs = None if rng is None else {"dropout": rng}
         logits = self._apply(params, batch, rngs)
         soft = None if teacher is None else self._apply(teacher, batch, None)
         soft = jax.lax.stop_gradient(soft)
         loss, metrics = self.loss_of(logits, batch, soft, soft_weight, normalizers)
         return loss, LossOutput(metrics, queue)
+
+    def gradients(
+        self,
+        params,
+        batch,
+        rng=None,
+        teacher=None,
+        soft_weight=0.0,
+        queue=None,
+        parts=1,
+    ):
+        """See `Task.gradients`; each part's are complete before the next one's."""
+        run = jax.value_and_grad(self.loss, has_aux=True)
+        if parts == 1:
+            return run(params, batch, rng, teacher, soft_weight, queue)
+        totals = self.normalizers(batch)
+
+        def part(index, rows):
+            key = None if rng is None else jax.random.fold_in(rng, index)
+            return run(params, rows, key, teacher, soft_weight, None, totals)
+
+        def add(total, inputs):
+            return jax.tree.map(jnp.add, total, part(*inputs)), None
+
+        pieces = jnp.arange(parts), split(batch, parts, len(batch.require("frames")))
+        shapes = jax.eval_shape(part, *jax.tree.map(lambda a: a[0], pieces))
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        ((loss, out), grads), _ = jax.lax.scan(add, zeros, pieces)
+        return (loss, LossOutput(out.metrics, queue)), grads
 
     def _apply(self, params, batch, rngs):
         return self.model.apply(

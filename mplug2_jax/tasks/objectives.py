@@ -1,8 +1,4 @@
-"""The four pretraining objectives as functions of a forward pass's outputs.
-
-Each returns its loss and accuracy by name. Part of a larger batch (gradient
-accumulation) gives its `share` of them, so that the parts add up.
-"""
+"""The four pretraining objectives as functions of a forward pass's outputs."""
 
 import flax.struct
 import jax
@@ -26,19 +22,20 @@ Queue = dict[str, Array]  # "vision" and "text" S E, and the "position" to write
 
 
 @flax.struct.dataclass
-class Outputs:
-    """What the forward pass of a batch of pairs gives; None where an objective is off.
+class Words:
+    """What was predicted in each place of texts; losses are 0 where none counts."""
 
-    Attributes:
-      matching: of each pair, of its text with another vision, of its vision with
-        another text.
-    """
+    losses: Float[Array, "B L"]
+    hits: Bool[Array, "B L"]
+    counts: Bool[Array, "B L"]
 
-    features: Features | None = None
-    temperature: Float[Array, ""] | None = None
-    matching: Float[Array, "3 B 2"] | None = None
-    masked: Float[Array, "B L V"] | None = None
-    target: Float[Array, "B L V"] | None = None
+    def metrics(self, name: str) -> Metrics:
+        """Means over the words that count."""
+        number = jnp.maximum(self.counts.sum(), 1)
+        return {
+            f"loss_{name}": self.losses.sum() / number,
+            f"accuracy_{name}": (self.counts & self.hits).sum() / number,
+        }
 
 
 def both_similarities(
@@ -73,16 +70,14 @@ def hard_negative_weights(
 
 
 def contrast(
-    out: Outputs,
+    own: Features,
     teacher: Features | None,
+    temperature: Float[Array, ""],
     soft_weight: Weight,
     same: Bool[Array, "B B"],
     queue: Queue | None,
-    share: Weight,
 ) -> Metrics:
     """VLC: the mean of both directions, against the batch and the queue."""
-    own, temperature = out.features, out.temperature
-    assert own is not None and temperature is not None
     logits = both_similarities(own, keys_of(own, teacher, queue), queue, temperature)
     soft = (None, None)
     if teacher is not None:
@@ -97,54 +92,45 @@ def contrast(
         jnp.take_along_axis(right, one.argmax(1)[:, None], axis=1) for one in logits
     ]
     return {
-        "loss_vlc": share * (losses[0] + losses[1]) / 2,
-        "accuracy_vlc": share * jnp.stack(hits).mean(),
-        "temperature": share * jax.lax.stop_gradient(temperature),
+        "loss_vlc": (losses[0] + losses[1]) / 2,
+        "accuracy_vlc": jnp.stack(hits).mean(),
+        "temperature": jax.lax.stop_gradient(temperature),
     }
 
 
-def matching(logits: Float[Array, "3 B 2"], share: Weight) -> Metrics:
+def matching(logits: Float[Array, "B 3 2"]) -> Metrics:
     """VLM: pairs against hard negatives of both kinds."""
-    labels = jnp.zeros(logits.shape[:2], jnp.int32).at[0].set(1)
+    labels = jnp.zeros(logits.shape[:2], jnp.int32).at[:, 0].set(1)
     return {
-        "loss_vlm": share * cross_entropy(logits, labels).mean(),
-        "accuracy_vlm": share * (logits.argmax(-1) == labels).mean(),
+        "loss_vlm": cross_entropy(logits, labels).mean(),
+        "accuracy_vlm": (logits.argmax(-1) == labels).mean(),
     }
 
 
 def masked_words(
     logits: Float[Array, "B L V"],
     masked: Masked,
-    soft_logits: Float[Array, "B L V"] | None,
-    soft_weight: Weight,
-    share: Weight,
-) -> Metrics:
-    """MLM: mean over the words that were chosen."""
+    soft_logits: Float[Array, "B L V"] | None = None,
+    soft_weight: Weight = 0.0,
+) -> Words:
+    """MLM: the words that were chosen."""
     losses = cross_entropy(logits, masked.targets, soft_logits, soft_weight)
     hits = logits.argmax(-1) == masked.targets
-    number = jnp.maximum(masked.counts.sum(), 1)
-    return {
-        "loss_mlm": share * jnp.where(masked.counts, losses, 0).sum() / number,
-        "accuracy_mlm": share * (masked.counts & hits).sum() / number,
-    }
+    return Words(jnp.where(masked.counts, losses, 0), hits, masked.counts)
 
 
 def instructed(
     logits: Float[Array, "B L V"],
     target: Tokens,
-    soft_logits: Float[Array, "B L V"] | None,
-    soft_weight: Weight,
-    tokens: Array,
-) -> Metrics:
-    """ILM: mean over the target's `tokens`."""
+    soft_logits: Float[Array, "B L V"] | None = None,
+    soft_weight: Weight = 0.0,
+) -> Words:
+    """ILM: the words of the target."""
     losses, counts = token_losses(
         logits, target, soft_logits=soft_logits, soft_weight=soft_weight
     )
     hits = logits[:, :-1].argmax(-1) == target.values[:, 1:]
-    return {
-        "loss_ilm": losses.sum() / tokens,
-        "accuracy_ilm": (counts & hits).sum() / tokens,
-    }
+    return Words(losses, hits, counts)
 
 
 def enqueue(queue: Queue, features: Features) -> Queue:

@@ -12,8 +12,9 @@ released weights' heads belong to (ALBEF, mPLUG v1).
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -23,7 +24,7 @@ from mplug2_jax.models.decoder import Memory
 from mplug2_jax.models.heads import Features
 from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
 from mplug2_jax.tasks import objectives as terms
-from mplug2_jax.tasks.base import LossOutput, Task
+from mplug2_jax.tasks.base import Loss, LossOutput, Task
 from mplug2_jax.tasks.masking import Masked, mask_words
 from mplug2_jax.tasks.negatives import (
     Negatives,
@@ -31,14 +32,12 @@ from mplug2_jax.tasks.negatives import (
     same_texts,
     take_rows,
 )
-from mplug2_jax.tasks.objectives import Outputs, Queue
+from mplug2_jax.tasks.objectives import Queue, Words
+from mplug2_jax.tasks.parts import in_parts
 from mplug2_jax.tasks.rows import fuse_rows, interleaved, padded, separated
 from mplug2_jax.types import MultimodalBatch, Tokens
 
-T = TypeVar("T")
 NAMES = ("vlc", "vlm", "mlm", "ilm")
-Loss = tuple[Float[Array, ""], LossOutput]
-Choose = Callable[[Features, Float[Array, ""]], Negatives]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +97,37 @@ class ObjectivesConfig:
         )
 
 
+@flax.struct.dataclass
+class Encoded:
+    """Media and their texts by themselves, row by row.
+
+    Attributes:
+      texts: states and mask by name: caption, masked caption, instruction.
+    """
+
+    vision: Float[Array, "B N D"]
+    texts: dict[str, tuple[Float[Array, "B L D"], Int[Array, "B L"]]]
+    features: Features | None = None
+
+
+@flax.struct.dataclass
+class Fused:
+    """What texts and media say together; None where an objective is off.
+
+    Attributes:
+      matching: of each pair, of its text with another vision, of its vision with
+        another text.
+      masked, target: scores of words.
+    """
+
+    matching: Float[Array, "B 3 2"] | None = None
+    masked: Float[Array, "B L V"] | None = None
+    target: Float[Array, "B L V"] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretraining(Task):
     """The weighted sum of the objectives that a batch can serve.
-
-    With gradient accumulation each part is contrasted with itself and the queue, and
-    its words are masked for itself: those terms depend on the number of parts.
 
     Attributes:
       objectives: what counts how much.
@@ -140,15 +164,15 @@ class Pretraining(Task):
         noise = noise / jnp.linalg.norm(noise, axis=-1, keepdims=True)
         return {"vision": noise[0], "text": noise[1], "position": jnp.int32(0)}
 
-    def normalizers(self, batch: MultimodalBatch) -> dict[str, Array]:
-        """What sums over the batch are divided by: its rows, the targets' tokens."""
-        text = batch.frames is None
-        rows = len(batch.require("text").mask if text else batch.require("frames"))
-        found = {"rows": jnp.float32(rows)}
-        if batch.answer is not None:
-            tokens = (batch.answer.mask[:, 1:] > 0).sum()
-            found["target_tokens"] = jnp.maximum(tokens, 1)
-        return found
+    def gradients(self, params, batch, *arguments, parts=1, **options):
+        """See `Task.gradients`.
+
+        Contrast and negatives belong to the whole batch: first all of it is encoded,
+        then all of it is fused, a part at a time (gradients by `in_parts`).
+        """
+        run = functools.partial(self.loss, parts=parts)
+        run = jax.value_and_grad(run, has_aux=True)
+        return run(params, batch, *arguments, **options)
 
     def loss(
         self,
@@ -158,7 +182,7 @@ class Pretraining(Task):
         teacher: Any = None,
         soft_weight: Weight = 0.0,
         queue: Queue | None = None,
-        normalizers: dict[str, Array] | None = None,
+        parts: int = 1,
     ) -> Loss:
         """Loss of a batch of pairs or of texts, its metrics and the next queue.
 
@@ -166,41 +190,33 @@ class Pretraining(Task):
           rng: without it there is no dropout, and the masked words and the drawn
             negatives are the same each time.
           teacher, soft_weight, queue: see `Task.loss`.
-          normalizers: those of the whole batch, where this is a part of it.
+          parts: see `Task.gradients`.
         """
         keys = jax.random.split(jax.random.key(0) if rng is None else rng, 3)
-        dropout = None if rng is None else keys[0]
-        loss_of = {
-            "soft_weight": soft_weight,
-            "queue": queue,
-            "normalizers": normalizers or self.normalizers(batch),
-        }
+        models = Models(self.model, params, teacher, None if rng is None else keys[0])
         if batch.frames is None:
             masked = self.mask(keys[1], batch.require("text"))
-            return self.text_loss(params, masked, teacher, dropout, **loss_of)
+            return self._text_loss(models, masked, soft_weight, queue, parts)
         self._check(batch, queue)
         masked = None
         if self.objectives.mlm > 0:
             masked = self.mask(keys[1], batch.require("caption"))
-        given = {"dropout": dropout, "teacher": teacher, "queue": queue}
-        outputs = self.paired_outputs(params, batch, masked, keys[2], **given)
-        return self.paired_loss(*outputs, batch, masked, **loss_of)
+        return self.paired_loss(
+            models, batch, masked, keys[2], soft_weight, queue, parts
+        )
 
     def mask(self, rng: Key[Array, ""], text: Tokens) -> Masked:
         """Hides words of captions or texts."""
         on, words = self.objectives, self.config.text.vocab_size
         return mask_words(rng, text, on.mlm_probability, on.cls_id, on.mask_id, words)
 
-    def text_loss(
+    def _text_loss(
         self,
-        params: Any,
+        models: "Models",
         masked: Masked,
-        teacher: Any,
-        dropout: Key[Array, ""] | None,
-        *,
         soft_weight: Weight,
         queue: Queue | None,
-        normalizers: dict[str, Array],
+        parts: int,
     ) -> Loss:
         """Masked words of plain texts, predicted right after the text encoder."""
         if self.objectives.mlm == 0:
@@ -209,92 +225,147 @@ class Pretraining(Task):
                 "weight or leave texts out of the mixture."
             )
 
-        def predict(model: MPlug2):
-            return model.predict_masked(model.encode_text(masked.text))
+        def words(index, masked: Masked) -> Words:
+            def predict(model: MPlug2):
+                return model.predict_masked(model.encode_text(masked.text))
 
-        logits = self._run(params, predict, dropout)
-        soft = None
-        if teacher is not None:
-            soft = jax.lax.stop_gradient(self._run(teacher, predict))
-        share = len(masked.targets) / normalizers["rows"]
-        metrics = terms.masked_words(logits, masked, soft, soft_weight, share)
+            logits, soft = models.student(predict, index), models.taught(predict)
+            return terms.masked_words(logits, masked, soft, soft_weight)
+
+        metrics = in_parts(words, parts, masked).metrics("mlm")
         return self._total(metrics), LossOutput(metrics, queue)
 
-    def paired_outputs(
+    def paired_loss(
         self,
-        params: Any,
+        models: "Models",
         batch: MultimodalBatch,
         masked: Masked | None,
         negatives: Negatives | Key[Array, ""],
-        *,
-        dropout: Key[Array, ""] | None = None,
-        teacher: Any = None,
-        queue: Queue | None = None,
-    ) -> tuple[Outputs, Outputs]:
-        """What the model and the teacher make of a batch of pairs.
+        soft_weight: Weight,
+        queue: Queue | None,
+        parts: int = 1,
+    ) -> Loss:
+        """All objectives of a batch of pairs.
 
         Args:
           masked: the captions with words hidden; None where MLM is off.
           negatives: those of matching, or the key to draw them with.
         """
-        texts, taught = self._texts(batch, masked), Outputs()
-        if teacher is not None:
-            taught = self._run(teacher, lambda m: self._forward(m, batch, texts))
-            taught = jax.lax.stop_gradient(taught)
-
-        def choose(own: Features, temperature: Float[Array, ""]) -> Negatives:
-            if isinstance(negatives, Negatives):
-                return negatives
-            keys = terms.keys_of(own, taught.features, queue)
+        texts = self.texts(batch, masked)
+        own = self.encode(models.student, batch, texts, parts)
+        taught = self.encode(models.taught, batch, texts, parts)
+        metrics, other = {}, None
+        if own.features is not None:
+            keys = own.features, taught and taught.features
             same = same_texts(batch.require("caption"))
-            weights = terms.hard_negative_weights(own, keys, temperature, same)
-            return draw_negatives(negatives, *weights)
-
-        run = functools.partial(self._forward, batch=batch, texts=texts, choose=choose)
-        return self._run(params, run, dropout), taught
-
-    def paired_loss(
-        self,
-        out: Outputs,
-        taught: Outputs,
-        batch: MultimodalBatch,
-        masked: Masked | None,
-        *,
-        soft_weight: Weight,
-        queue: Queue | None,
-        normalizers: dict[str, Array],
-    ) -> Loss:
-        """All objectives of the outputs for pairs; `taught` may be empty."""
-        share, metrics = len(batch.require("frames")) / normalizers["rows"], {}
-        if out.features is not None:
-            same = same_texts(batch.require("caption"))
-            metrics |= terms.contrast(
-                out, taught.features, soft_weight, same, queue, share
-            )
+            temperature = self.temperature(models)
+            metrics |= terms.contrast(*keys, temperature, soft_weight, same, queue)
+            if self.objectives.vlm > 0:
+                if not isinstance(negatives, Negatives):
+                    chances = terms.hard_negative_weights(
+                        keys[0], terms.keys_of(*keys, queue), temperature, same
+                    )
+                    negatives = draw_negatives(negatives, *chances)
+                other = self.others(own, negatives)
             if queue is not None:
-                queue = terms.enqueue(queue, taught.features or out.features)
-        if out.matching is not None:
-            metrics |= terms.matching(out.matching, share)
-        if out.masked is not None and masked is not None:
-            metrics |= terms.masked_words(
-                out.masked, masked, taught.masked, soft_weight, share
-            )
-        if out.target is not None:
-            tokens, target = normalizers["target_tokens"], batch.require("answer")
-            metrics |= terms.instructed(
-                out.target, target, taught.target, soft_weight, tokens
-            )
+                queue = terms.enqueue(queue, keys[1] or keys[0])
+
+        def score(index, own, taught, other, batch, masked):
+            out = models.student(lambda m: self.fuse(m, own, other, batch), index)
+            soft = models.taught(lambda m: self.fuse(m, taught, None, batch))
+            words = {}
+            if masked is not None:
+                words["mlm"] = terms.masked_words(
+                    out.masked, masked, soft and soft.masked, soft_weight
+                )
+            if out.target is not None:
+                words["ilm"] = terms.instructed(
+                    out.target, batch.answer, soft and soft.target, soft_weight
+                )
+            return out.matching, words
+
+        scored, words = in_parts(score, parts, own, taught, other, batch, masked)
+        if scored is not None:
+            metrics |= terms.matching(scored)
+        for name, predicted in words.items():
+            metrics |= predicted.metrics(name)
         return self._total(metrics), LossOutput(metrics, queue)
+
+    def encode(
+        self, run: "Run", batch: MultimodalBatch, texts: dict[str, Tokens], parts: int
+    ) -> Any:
+        """`Encoded` of all rows, by student or teacher; None where there is none."""
+
+        def part(index, batch, texts):
+            return run(lambda m: self._encode(m, batch, texts), index)
+
+        return in_parts(part, parts, batch, texts)
+
+    def _encode(
+        self, model: MPlug2, batch: MultimodalBatch, texts: dict[str, Tokens]
+    ) -> Encoded:
+        vision = model.encode_vision(batch.require("frames"), batch.is_video)
+        encoded = model.encode_text_stages(interleaved(list(texts.values())))
+        stages = dict(zip(texts, separated(encoded, len(texts)), strict=True))
+        rows = {name: (stages[name].states, texts[name].mask) for name in texts}
+        out = Encoded(vision.embeds, rows)
+        if self.contrasts:
+            out = dataclasses.replace(
+                out, features=model.contrast(vision, stages["caption"])
+            )
+        return out
+
+    def fuse(
+        self,
+        model: MPlug2,
+        own: Encoded,
+        other: tuple[Any, Any] | None,
+        batch: MultimodalBatch,
+    ) -> Fused:
+        """The second half of a bound model's pass.
+
+        Args:
+          other: negatives, a vision and a text for each row; None: no matching.
+        """
+        rows = dict(own.texts)
+        pair, out = rows.pop("caption", None), Fused()
+        if pair is not None and other is not None:
+            rows["pair"], rows["text"] = pair, other[1]
+        fused = fuse_rows(model, own.vision, rows)
+        if pair is not None and other is not None:
+            texts = (fused["pair"], model.fuse(other[0], *pair), fused["text"])
+            scores = [model.match(found.text) for found in texts]
+            out = dataclasses.replace(out, matching=jnp.stack(scores, axis=1))
+        if "masked" in rows:
+            out = dataclasses.replace(
+                out, masked=model.predict_masked(fused["masked"].text)
+            )
+        if "instruction" in rows:
+            source = fused["instruction"]
+            memory = Memory.of(source.vision, source.text, rows["instruction"][1])
+            out = dataclasses.replace(
+                out, target=model.decode(batch.require("answer"), memory)
+            )
+        return out
+
+    def temperature(self, models: "Models") -> Float[Array, ""]:
+        """The learned one, within its bounds."""
+        low, high = self.objectives.min_temperature, self.objectives.max_temperature
+        return bounded(models.student(lambda m: m.temperature()), low, high)
+
+    def others(self, own: Encoded, negatives: Negatives) -> tuple[Any, Any]:
+        """Vision and text of another row for each, from the global batch."""
+
+        def take(rows, index):
+            return jax.tree.map(lambda x: take_rows(x, index, self.shards), rows)
+
+        caption = own.texts["caption"]
+        return take(own.vision, negatives.vision), take(caption, negatives.text)
 
     def _total(self, metrics: dict[str, Array]) -> Float[Array, ""]:
         weights = {f"loss_{name}": getattr(self.objectives, name) for name in NAMES}
         found = [metrics[name] * weights[name] for name in weights if name in metrics]
         return jnp.stack(found).sum()
-
-    def _run(self, params: Any, method: Callable[[MPlug2], T], dropout=None) -> T:
-        rngs = None if dropout is None else {"dropout": dropout}
-        result: Any = self.model.apply({"params": params}, rngs=rngs, method=method)
-        return result
 
     def _check(self, batch: MultimodalBatch, queue: Queue | None) -> None:
         """Raises ValueError for shapes that the objectives cannot use."""
@@ -309,7 +380,7 @@ class Pretraining(Task):
         if self.objectives.vlm > 0 and rows < 2:
             raise ValueError(
                 "A batch of one pair has no negatives for objectives.vlm; expected at "
-                "least 2 (in each part, with accumulation)."
+                "least 2."
             )
         if rows % self.shards:
             raise ValueError(
@@ -322,9 +393,7 @@ class Pretraining(Task):
                 f"{len(queue['text'])}; expected at least as many."
             )
 
-    def _texts(
-        self, batch: MultimodalBatch, masked: Masked | None
-    ) -> dict[str, Tokens]:
+    def texts(self, batch: MultimodalBatch, masked: Masked | None) -> dict[str, Tokens]:
         """The texts to encode, padded to one length."""
         texts = {}
         if self.contrasts:
@@ -341,43 +410,34 @@ class Pretraining(Task):
         length = max(text.mask.shape[1] for text in texts.values())
         return {name: padded(text, length) for name, text in texts.items()}
 
-    def _forward(
-        self,
-        model: MPlug2,
-        batch: MultimodalBatch,
-        texts: dict[str, Tokens],
-        choose: Choose | None = None,
-    ) -> Outputs:
-        """The pass of a bound model; without `choose` (the teacher) no matching."""
-        vision = model.encode_vision(batch.require("frames"), batch.is_video)
-        encoded = model.encode_text_stages(interleaved(list(texts.values())))
-        states = dict(zip(texts, separated(encoded, len(texts)), strict=True))
-        rows = {name: (states[name].states, texts[name].mask) for name in texts}
-        pair, out, other = rows.pop("caption", None), Outputs(), None
-        if pair is not None:
-            low, high = self.objectives.min_temperature, self.objectives.max_temperature
-            features = model.contrast(vision, states["caption"])
-            temperature = bounded(model.temperature(), low, high)
-            out = dataclasses.replace(out, features=features, temperature=temperature)
-            if choose is not None and self.objectives.vlm > 0:
-                negatives = choose(features, temperature)
-                rows["pair"], rows["text"] = pair, self._take(pair, negatives.text)
-                other = self._take(vision.embeds, negatives.vision)
-        fused = fuse_rows(model, vision.embeds, rows)
-        if pair is not None and other is not None:
-            texts_fused = fused["pair"].text, model.fuse(other, *pair).text
-            scores = [model.match(x) for x in (*texts_fused, fused["text"].text)]
-            out = dataclasses.replace(out, matching=jnp.stack(scores))
-        if "masked" in rows:
-            out = dataclasses.replace(
-                out, masked=model.predict_masked(fused["masked"].text)
-            )
-        if "instruction" in rows:
-            source = fused["instruction"]
-            memory = Memory.of(source.vision, source.text, rows["instruction"][1])
-            target = model.decode(batch.require("answer"), memory)
-            out = dataclasses.replace(out, target=target)
-        return out
 
-    def _take(self, rows: T, index: Int[Array, "B"]) -> T:
-        return jax.tree.map(lambda x: take_rows(x, index, self.shards), rows)
+class Run(Protocol):
+    """Applies one model's parameters to a method of a bound model."""
+
+    def __call__(
+        self, method: Callable[[MPlug2], Any], index: int | Array = 0
+    ) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The student and, if there is one, its momentum teacher."""
+
+    model: MPlug2
+    params: Any
+    teacher: Any = None
+    dropout: Key[Array, ""] | None = None
+
+    def student(self, method: Callable[[MPlug2], Any], index: int | Array = 0) -> Any:
+        """With dropout of its own for the part `index` of the batch."""
+        rngs = None
+        if self.dropout is not None:
+            rngs = {"dropout": jax.random.fold_in(self.dropout, index)}
+        return self.model.apply({"params": self.params}, rngs=rngs, method=method)
+
+    def taught(self, method: Callable[[MPlug2], Any], index: int | Array = 0) -> Any:
+        """Without dropout and gradients; None without a teacher."""
+        if self.teacher is None:
+            return None
+        out = self.model.apply({"params": self.teacher}, method=method)
+        return jax.lax.stop_gradient(out)

@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int
 from mplug2_jax.models.mplug2 import init_params
 from mplug2_jax.sharding import partition
 from mplug2_jax.sharding.mesh import is_single
-from mplug2_jax.sharding.rules import ROWS
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.optimizer import zero_frozen
 from mplug2_jax.types import MultimodalBatch
@@ -164,71 +163,43 @@ def make_step(
     """Builds `(state, batch, rng) -> (state, metrics)`, compiled, the state donated.
 
     `rng` is the run's key; step k folds k into it, so that it is the same whether
-    reached straight or resumed. With accumulation the batch is processed in as many
-    parts, whose losses and gradients, each over the whole batch's counts, are summed.
+    reached straight or resumed.
 
     A step whose loss or gradient norm is not finite changes nothing but the counters.
 
     Args:
+      accumulation: parts that the batch is processed in, see `Task.gradients`.
       ema_decay: of the moving average of the parameters; 0 keeps none. The first
         updates follow faster: min(decay, (1 + n) / (10 + n)) after n of them.
       freeze: see `OptimizerConfig.freeze`.
       mesh: state and batch are divided over it (`create_state`, `shard_batch`).
     """
 
-    def gradients(state: TrainState, queue, batch: MultimodalBatch, rng, **counts):
-        teacher, weight = state.teacher, soft_weight(distillation, state.step)
-
-        def loss(params):
-            return task.loss(params, batch, rng, teacher, weight, queue, **counts)
-
-        values, grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        value, output = values
-        metrics = {"loss": value} | output.metrics
-        return output.queue, (zero_frozen(grads, freeze), metrics)
-
-    def accumulated(state: TrainState, batch: MultimodalBatch, rng):
-        counts = task.normalizers(batch)
-        parts = _split(batch, accumulation, mesh)
-
-        def part(queue, index, batch):
-            key = jax.random.fold_in(rng, index)
-            return gradients(state, queue, batch, key, normalizers=counts)
-
-        def add(carry, inputs):
-            queue, total = carry
-            queue, more = part(queue, *inputs)
-            return (queue, jax.tree.map(jnp.add, total, more)), None
-
-        first = jax.tree.map(lambda a: a[0], parts)
-        _, shapes = jax.eval_shape(part, state.queue, 0, first)
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        inputs = (jnp.arange(accumulation), parts)
-        return jax.lax.scan(add, (state.queue, zeros), inputs)[0]
-
     def step(state: TrainState, batch: MultimodalBatch, rng: jax.Array):
         partition.check_batch(partition.units(batch), mesh, accumulation)
         rng = jax.random.fold_in(rng, state.step)
+        weight = soft_weight(distillation, state.step)
         with partition.on_mesh(mesh):
-            if accumulation > 1:
-                queue, (grads, metrics) = accumulated(state, batch, rng)
-            else:
-                queue, (grads, metrics) = gradients(state, state.queue, batch, rng)
+            (loss, output), grads = task.gradients(
+                *(state.params, batch, rng, state.teacher, weight, state.queue),
+                parts=accumulation,
+            )
+        grads = zero_frozen(grads, freeze)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = _advance(
             state,
-            jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm),
+            jnp.isfinite(loss) & jnp.isfinite(norm),
             params=params,
             opt_state=opt_state,
-            queue=queue,
+            queue=output.queue,
             teacher=_follow(state.teacher, params, 1 - distillation.momentum),
             ema=_follow(state.ema, params, 1 - _decay(ema_decay, state)),
         )
         row = state.skipped_in_a_row
         skips = {"skipped": (row > 0).astype(jnp.float32), "skipped_in_a_row": row}
-        return state, metrics | {"gradient_norm": norm} | skips
+        return state, {"loss": loss} | output.metrics | {"gradient_norm": norm} | skips
 
     if mesh is None or is_single(mesh):
         return jax.jit(step, donate_argnums=0)
@@ -271,24 +242,6 @@ def _follow(average: Any, params: Any, rate: Float[Array, ""] | float) -> Any:
 def _decay(ema_decay: float, state: TrainState) -> Float[Array, ""]:
     updates = state.step - state.skipped
     return jnp.minimum(ema_decay, (1 + updates) / (10 + updates))
-
-
-def _split(batch: MultimodalBatch, parts: int, mesh: Mesh | None) -> MultimodalBatch:
-    """Parts on a new leading axis; each takes every `parts`-th video.
-
-    So every device keeps the rows it has, and an even share of each part.
-    """
-    videos = partition.units(batch)
-
-    def split(a: Array) -> Array:
-        a = a.reshape(videos // parts, parts, -1, *a.shape[1:])
-        a = jnp.moveaxis(a, 1, 0).reshape(parts, -1, *a.shape[3:])
-        if mesh is None or is_single(mesh):
-            return a
-        rows = NamedSharding(mesh, PartitionSpec(None, ROWS))
-        return jax.lax.with_sharding_constraint(a, rows)
-
-    return jax.tree.map(split, batch)
 
 
 def _boxed(task: Task) -> Any:

@@ -16,8 +16,7 @@ from mplug2_jax.tasks import objectives as terms
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.masking import Masked
 from mplug2_jax.tasks.negatives import Negatives, same_texts
-from mplug2_jax.tasks.objectives import Outputs
-from mplug2_jax.tasks.pretraining import ObjectivesConfig, Pretraining
+from mplug2_jax.tasks.pretraining import Models, ObjectivesConfig, Pretraining
 from mplug2_jax.types import MultimodalBatch, Tokens
 
 RTOL = 1e-4  # of losses and gradient norms; tensors absolutely
@@ -68,22 +67,19 @@ def golden_run(name):
     }
 
     def loss(params, teacher, queue):
-        out, taught = task.paired_outputs(
-            params, batch, masked, negatives, teacher=teacher, queue=queue
+        models = Models(task.model, params, teacher)
+        alpha = jnp.array(numbers["alpha"])
+        total, given = task.paired_loss(models, batch, masked, negatives, alpha, queue)
+        own, taught = (
+            task.encode(run, batch, task.texts(batch, masked), 1)
+            for run in (models.student, models.taught)
         )
-        total, given = task.paired_loss(
-            out,
-            taught,
-            batch,
-            masked,
-            soft_weight=jnp.array(numbers["alpha"]),
-            queue=queue,
-            normalizers=task.normalizers(batch),
-        )
-        keys = terms.keys_of(out.features, taught.features, queue)
-        same = same_texts(batch.caption)
-        weights = terms.hard_negative_weights(out.features, keys, out.temperature, same)
-        return total, (out, taught, given.metrics, weights, given.queue)
+        others = task.others(own, negatives)
+        out = models.student(lambda m: task.fuse(m, own, others, batch))
+        keys = terms.keys_of(own.features, taught.features, queue)
+        same, temperature = same_texts(batch.caption), task.temperature(models)
+        weights = terms.hard_negative_weights(own.features, keys, temperature, same)
+        return total, (own, taught, out, given.metrics, weights, given.queue)
 
     (total, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
         params, teacher, queue
@@ -93,7 +89,7 @@ def golden_run(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_losses(name):
-    numbers, (_, total, (out, _, metrics, *_), _) = stored(name), golden_run(name)
+    numbers, (_, total, (_, _, out, metrics, *_), _) = stored(name), golden_run(name)
     pairs = {"vlc": "vlc", "vlm": "vlm", "mlm": "mlm", "ilm": "prefix"}
     for ours, theirs in pairs.items():
         np.testing.assert_allclose(
@@ -101,23 +97,21 @@ def test_losses(name):
         )
     expected = sum(numbers[f"loss_{theirs}"] for theirs in pairs.values())
     np.testing.assert_allclose(total, expected, rtol=RTOL)
-    hard = terms.masked_words(out.masked, golden_masked(name), None, 0.0, 1.0)
+    hard = terms.masked_words(out.masked, golden_masked(name)).metrics("mlm")
     np.testing.assert_allclose(hard["loss_mlm"], numbers["loss_mlm_hard"], rtol=RTOL)
-    target = golden_batch(name).answer
-    count = target.mask[:, 1:].sum()
-    hard = terms.instructed(out.target, target, None, 0.0, count)
+    hard = terms.instructed(out.target, golden_batch(name).answer).metrics("ilm")
     np.testing.assert_allclose(hard["loss_ilm"], numbers["loss_prefix_hard"], rtol=RTOL)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_features_negatives_and_matching(name):
-    numbers, (_, _, (out, _, _, weights, _), _) = stored(name), golden_run(name)
+    numbers, (_, _, (own, _, out, _, weights, _), _) = stored(name), golden_run(name)
     found = {
-        "vision_features": out.features.vision,
-        "text_features": out.features.text,
+        "vision_features": own.features.vision,
+        "text_features": own.features.text,
         "negative_weights_v2t": weights[0],
         "negative_weights_t2v": weights[1],
-        "vlm_logits": out.matching.reshape(-1, 2),
+        "vlm_logits": out.matching.swapaxes(0, 1).reshape(-1, 2),
     }
     for key, value in found.items():
         np.testing.assert_allclose(value, numbers[key], atol=RTOL, rtol=0, err_msg=key)
@@ -143,7 +137,7 @@ def test_gradient_norms(name):
 
 
 def test_the_next_queue_starts_with_the_teachers_features():
-    _, _, (_, taught, _, _, queue), _ = golden_run("base")
+    _, _, (_, taught, _, _, _, queue), _ = golden_run("base")
     np.testing.assert_array_equal(queue["text"][:4], taught.features.text)
     np.testing.assert_array_equal(queue["vision"][:4], taught.features.vision)
     np.testing.assert_array_equal(queue["text"][4:], stored("base")["text_queue"].T[4:])
@@ -193,6 +187,7 @@ def pairs(rows=4, is_video=True):
 
 
 TEXTS = MultimodalBatch(text=random_tokens(3, 7), is_video=False)
+TEXTS_OF_FOUR = MultimodalBatch(text=random_tokens(4, 7), is_video=False)
 
 
 @functools.cache
@@ -244,27 +239,30 @@ def test_a_batch_of_texts_needs_only_its_modules():
     jax.tree.map(np.testing.assert_array_equal, out.queue, queue)
 
 
-def test_parts_with_the_whole_batchs_normalizers_add_up():
-    batch = pairs()
-    totals = TASK.normalizers(batch)
-    rng = np.random.default_rng(0)
-    words = jnp.array(rng.normal(size=(4, 5, 128)), jnp.float32)
-    scores = jnp.array(rng.normal(size=(3, 4, 2)), jnp.float32)
+@pytest.mark.parametrize("batch", [pairs(), TEXTS_OF_FOUR], ids=["pairs", "texts"])
+def test_parts_change_nothing(batch):
+    """Contrast, negatives and masks are the whole batch's, however it is processed."""
+    teacher = jax.tree.map(lambda x: 0.9 * x, params())
 
-    def metrics(rows):
-        out = Outputs(matching=scores[:, rows], target=words[rows])
-        part = jax.tree.map(lambda a: a[rows], batch)
-        return TASK.paired_loss(
-            out, Outputs(), part, None, soft_weight=0.0, queue=None, normalizers=totals
+    def run(parts):
+        arguments = params(), batch, jax.random.key(1), teacher, 0.4, TASK.init_queue()
+        return jax.jit(lambda *a: TASK.gradients(*a, parts=parts))(*arguments)
+
+    (loss, out), grads = run(1)
+    (other, parted), gradients = run(2)
+    assert float(other) == pytest.approx(float(loss), rel=1e-6)
+    assert parted.metrics.keys() == out.metrics.keys()
+    for name, value in out.metrics.items():
+        assert float(parted.metrics[name]) == pytest.approx(float(value), rel=1e-5), (
+            name
         )
-
-    (whole, all_of_it), *parts = map(
-        metrics, (slice(4), slice(0, 4, 2), slice(1, 4, 2))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-6),
+        parted.queue,
+        out.queue,
     )
-    assert float(whole) == pytest.approx(float(sum(loss for loss, _ in parts)))
-    for name, value in all_of_it.metrics.items():
-        summed = sum(float(out.metrics[name]) for _, out in parts)
-        assert summed == pytest.approx(float(value), rel=1e-5), name
+    for one, same in zip(*map(jax.tree.leaves, (gradients, grads)), strict=True):
+        assert jnp.linalg.norm(one - same) <= 1e-4 * jnp.linalg.norm(same) + NOISE
 
 
 @pytest.mark.parametrize(
