@@ -1,11 +1,11 @@
 """How many clips a second the input pipeline gives, and how long a step waits for it.
 
     python benchmarks/data.py
-    python benchmarks/data.py --data videos.jsonl --step-seconds 0.8 --batch 16
+    python benchmarks/data.py --data videos.jsonl --step-seconds 0.5 1 --batch 16
 
 Without `--data`, clips like MSRVTT's are made: 320 x 240, 25 frames/s, 15 s, H.264 with
 chroma subsampling. Each is decoded at random frames, cropped, flipped and augmented
-(RandAugment), as fine-tuning does. The step is a wait of `--step-seconds`, as an
+(RandAugment), as fine-tuning does. A step is a wait of `--step-seconds`, as an
 accelerator computes it: what it does not hide of the loading is the wait measured.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from absl import logging
 from measuring import machine
 
 from mplug2_jax.data.inputs import InputConfig
@@ -76,17 +77,38 @@ def rate(batches: Batches, args, workers: int) -> float:
     return count * args.batch / seconds
 
 
-def waiting(batches: Batches, args) -> float:
+def waiting(batches: Batches, count: int, step_seconds: float) -> float:
     """Seconds a step waits for its batch."""
     next(batches)
     waited = 0.0
-    for _ in range(args.batches):
-        time.sleep(args.step_seconds)
+    for _ in range(count):
+        time.sleep(step_seconds)
         start = time.perf_counter()
         next(batches)
         waited += time.perf_counter() - start
     batches.close()
-    return waited / args.batches
+    return waited / count
+
+
+def print_rates(examples: list[Example], args) -> None:
+    """The table of clips a second."""
+    print("| workers | clips/s | per worker |\n|---|---|---|")
+    for kind in ("threads", "processes"):
+        for workers in args.workers:
+            batches = stream(examples, args, workers, kind == "processes")
+            found = rate(batches, args, workers)
+            print(f"| {workers} {kind} | {found:.1f} | {found / workers:.1f} |")
+
+
+def print_shares(examples: list[Example], args) -> None:
+    """The table of what a step waits for, with a thread for every core."""
+    threads = os.cpu_count() or 1
+    print(f"| step of {args.batch} clips, s | wait for {threads} threads, s | share |")
+    print("|---|---|---|")
+    for seconds in args.step_seconds:
+        batches = stream(examples, args, threads, False)
+        wait = waiting(batches, args.batches, seconds)
+        print(f"| {seconds:g} | {wait:.3f} | {wait / (wait + seconds):.1%} |")
 
 
 def main() -> None:
@@ -101,26 +123,18 @@ def main() -> None:
     add("--size", type=int, default=224)
     add("--batches", type=int, default=6, help="counted")
     add("--workers", type=int, nargs="+", default=[1, 2])
-    add("--step-seconds", type=float, default=1.0)
+    add("--step-seconds", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     args = parser.parse_args()
     print(machine("av", "grain", "pillow"))
+    print(f"\nbatch {args.batch}, {args.frames} frames of {args.size} pixels\n")
     with tempfile.TemporaryDirectory() as folder:
         path = args.data or make_clips(Path(folder), args.clips, args.seconds)
         examples = read_jsonl(path)
-        print(f"\nbatch {args.batch}, {args.frames} frames of {args.size} pixels\n")
-        print("| workers | clips/s | per worker |\n|---|---|---|")
-        for processes in (False, True):
-            for workers in args.workers:
-                found = rate(stream(examples, args, workers, processes), args, workers)
-                kind = "processes" if processes else "threads"
-                print(f"| {workers} {kind} | {found:.1f} | {found / workers:.1f} |")
-        threads = os.cpu_count() or 1
-        wait = waiting(stream(examples, args, threads, False), args)
-        share = wait / (wait + args.step_seconds)
-        print(
-            f"\nA step of {args.step_seconds:g} s on {args.batch} clips waits "
-            f"{wait:.3f} s for {threads} threads: {share:.1%} of the time."
-        )
+        print_rates(examples, args)
+        print()
+        print_shares(examples, args)
+        # Of what is still read ahead, the files are about to go.
+        logging.set_verbosity(logging.ERROR)
 
 
 if __name__ == "__main__":

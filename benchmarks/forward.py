@@ -7,16 +7,15 @@ if the outputs differ, or with `--limit` if ours takes longer than that many tim
 PyTorch's time.
 """
 
-import argparse
 import os
 
 import jax
 import numpy as np
 import torch
-from measuring import interleaved, machine, random_params, row
+from measuring import arguments, interleaved, machine, random_params, table
 from pytorch_modules import VisionWithUniversal, load
 
-from mplug2_jax.models.config import PRESETS, preset
+from mplug2_jax.models.config import preset
 from mplug2_jax.models.mplug2 import MPlug2
 
 MODULES = ("vision", "local_temporal", "universal")
@@ -51,13 +50,7 @@ def networks(size: str, num_frames: int, batch: int):
 
 def main() -> None:
     """Prints the machine and a table of times in seconds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=sorted(PRESETS), default="large")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--limit", type=float, help="greatest allowed ratio of times")
-    args = parser.parse_args()
+    args = arguments(__doc__, frames=8, batch=1, repeats=7).parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     ours, theirs = networks(args.size, args.frames, args.batch)
     difference = float(np.abs(ours() - theirs()).max())
@@ -67,9 +60,7 @@ def main() -> None:
     if not difference <= ATOL:
         raise SystemExit("The networks differ; their times cannot be compared.")
     seconds = interleaved({"ours": ours, "PyTorch": theirs}, args.repeats)
-    print("| | min s | median s |\n|---|---|---|")
-    for name, times in seconds.items():
-        print(row(name, times))
+    print(table(seconds))
     least = min(seconds["ours"]) / min(seconds["PyTorch"])
     median = np.median(seconds["ours"]) / np.median(seconds["PyTorch"])
     print(f"| ours / PyTorch | {least:.2f} | {median:.2f} |")

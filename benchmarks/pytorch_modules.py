@@ -1,8 +1,9 @@
-"""Vision encoder and universal layers as plain PyTorch modules, to compare speed with.
+"""Plain PyTorch modules of vision encoder, universal layers and text layers.
 
 The same network as `mplug2_jax.models`, in the way PyTorch code is usually written:
 linear layers, layer norms, fused attention (`scaled_dot_product_attention`). `load`
-copies our parameters in, so that both compute the same numbers.
+copies our parameters in, so that both compute the same numbers. Dropout acts in
+training mode, as is usual.
 """
 
 from collections.abc import Mapping
@@ -26,20 +27,24 @@ class QuickGELU(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of `x` over `memory`, by default over itself."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, dropout: float = 0.0):
         super().__init__()
         self.num_heads = num_heads
+        self.dropout = dropout
         self.query, self.key, self.value, self.out = (
             nn.Linear(width, width) for _ in range(4)
         )
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         memory = x if memory is None else memory
         query, key, value = (
             projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B H L K
             for projected in (self.query(x), self.key(memory), self.value(memory))
         )
-        out = F.scaled_dot_product_attention(query, key, value)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -53,6 +58,8 @@ class Mlp(nn.Sequential):
 class LocalTemporal(nn.Module):
     """Bottleneck with a depthwise convolution over time, on `B T P D`."""
 
+    shifts = False  # three shifted sums, which compile into one kernel, not a Conv3d
+
     def __init__(self, width: int, epsilon: float):
         super().__init__()
         half = width // 2
@@ -63,9 +70,17 @@ class LocalTemporal(nn.Module):
         self.up = nn.Linear(half, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.down(self.norm(x)).movedim(-1, 1).unsqueeze(-1)  # B D T P 1
-        x = self.conv(x).squeeze(-1).movedim(1, -1)
-        return self.up(self.activation(x))
+        x = self.down(self.norm(x))
+        return self.up(self.activation(self.over_time(x)))
+
+    def over_time(self, x: Tensor) -> Tensor:
+        if not self.shifts:
+            x = x.movedim(-1, 1).unsqueeze(-1)  # B D T P 1
+            return self.conv(x).squeeze(-1).movedim(1, -1)
+        time, padded = x.shape[1], F.pad(x, (0, 0, 0, 0, 1, 1))
+        weight, bias = (p.to(x.dtype) for p in self.conv.parameters())
+        taps = weight.flatten(1).t()
+        return sum((padded[:, k : k + time] * taps[k] for k in range(3)), bias)
 
 
 class VisionBlock(nn.Module):
@@ -120,23 +135,34 @@ class VisionEncoder(nn.Module):
         return self.post_norm(torch.cat([cls, x[:, :, 1:].flatten(1, 2)], dim=1))
 
 
-class UniversalLayer(nn.Module):
-    """Self-attention, cross-attention, MLP; a post-norm residual each."""
+class TextLayer(nn.Module):
+    """Self-attention, cross-attention if `reads`, MLP; a post-norm residual each."""
 
-    def __init__(self, config: TextConfig):
+    def __init__(self, config: TextConfig, reads: bool = True):
         super().__init__()
         width, epsilon = config.width, config.layer_norm_eps
-        self.attention = Attention(width, config.num_heads)
+        attention = (width, config.num_heads, config.attention_dropout)
+        self.attention = Attention(*attention)
         self.attention_norm = nn.LayerNorm(width, eps=epsilon)
-        self.cross_attention = Attention(width, config.num_heads)
-        self.cross_attention_norm = nn.LayerNorm(width, eps=epsilon)
+        if reads:
+            self.cross_attention = Attention(*attention)
+            self.cross_attention_norm = nn.LayerNorm(width, eps=epsilon)
         self.mlp = Mlp(width, config.mlp_dim, nn.GELU())
         self.mlp_norm = nn.LayerNorm(width, eps=epsilon)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.attention(x))
-        x = self.cross_attention_norm(x + self.cross_attention(x, memory))
-        return self.mlp_norm(x + self.mlp(x))
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask=mask)))
+        if memory is not None:
+            branch = self.cross_attention(x, memory, memory_mask)
+            x = self.cross_attention_norm(x + self.dropout(branch))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
 class VisionWithUniversal(nn.Module):
@@ -152,16 +178,18 @@ class VisionWithUniversal(nn.Module):
             )
         self.vision = VisionEncoder(config.vision)
         self.latents = nn.Parameter(torch.empty(universal.num_latents, text.width))
-        layers = map(UniversalLayer, [text] * universal.num_layers)
+        layers = map(TextLayer, [text] * universal.num_layers)
         self.layers = nn.ModuleList(layers)
         self.vision_norm = nn.LayerNorm(text.width, eps=text.layer_norm_eps)
+        self.dropout = nn.Dropout(text.dropout)
 
     def forward(self, frames: Tensor) -> Tensor:
         tokens = self.vision(frames)
         hidden = self.latents.expand(len(tokens), -1, -1)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, tokens)
-        return self.vision_norm(tokens + self.layers[-1](tokens, hidden))
+        output = self.layers[-1](tokens, hidden)
+        return self.dropout(self.vision_norm(tokens + output))
 
 
 @torch.no_grad()
@@ -171,28 +199,28 @@ def load(module: VisionWithUniversal, params: Mapping[str, Any]) -> None:
     stacked = vision.pop("blocks")
     kernel = np.asarray(vision.pop("patch_embedding")["kernel"])  # t y x c D
     _set(module.vision.patch_embedding.weight, kernel.transpose(4, 3, 0, 1, 2))
-    _fill(module.vision, vision)
+    fill(module.vision, vision)
     for depth, block in enumerate(module.vision.blocks):
-        _fill(block, stacked, depth)
+        fill(block, stacked, depth)
     for i, layer in enumerate(module.layers):
-        _fill(layer, universal.pop(f"layer_{i}"))
-    _fill(module, universal)
+        fill(layer, universal.pop(f"layer_{i}"))
+    fill(module, universal)
 
 
-def _fill(module: nn.Module, tree: Mapping[str, Any], *depth: int) -> None:
+def fill(module: nn.Module, tree: Mapping[str, Any], *depth: int) -> None:
     """Fills what `tree` names; `depth` picks a layer of stacked parameters."""
     if isinstance(module, Mlp):
         tree = {"0": tree["up"], "2": tree["down"]}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            _fill(getattr(module, name), value, *depth)
+            fill(getattr(module, name), value, *depth)
             continue
         value = np.asarray(value)[depth]
         if name == "kernel" and isinstance(module, nn.Conv3d):  # taps D
             value = value.T.reshape(module.weight.shape)
         elif name == "kernel":  # inputs, then outputs; heads are part of either
             value = value.reshape(module.in_features, -1).T
-        target = {"kernel": "weight", "scale": "weight"}.get(name, name)
+        target = "weight" if name in ("kernel", "scale", "embedding") else name
         _set(getattr(module, target), value.reshape(getattr(module, target).shape))
 
 

@@ -2,10 +2,11 @@
 
     mplug2 convert --clip ViT-L-14.pt --bert model.safetensors --to checkpoints/initial
     mplug2 train --config configs/pretrain_large.py --workdir runs/pretrain \
-        --config.init_from=checkpoints/initial --config.mesh.fsdp=16
+        --config.init_from=checkpoints/initial
 
 Data: `mplug2 prepare` writes each set; leave one out with
-`--config.mixture.cc12m.weight=0`. `mplug2 plan` says what it takes on which chips.
+`--config.mixture.cc12m.weight=0`. `mplug2 plan` says what it takes on which chips; 8 of
+them or a larger power of two will do, up to 1024.
 
 Published: results after fine-tuning only (docs/training.md). Reproduced: no.
 
@@ -58,6 +59,7 @@ def get_config():
     config.distillation.momentum = 0.995
     config.distillation.ramp_steps = epoch
     config.objectives.queue_size = 65536
+    config.mesh.fsdp = 8  # 2 GB of state on each; other devices are replicas
     config.model.numerics.dtype = "bfloat16"
     config.model.numerics.remat = "full"
     config.log_every = 50

@@ -15,7 +15,7 @@ from mplug2_jax.training.config import default_config, default_part
 
 SETS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
 ROWS = {"video": 32, "image": 32, "text": 64}
-WEIGHTS = {"video": 6.0, "image": 2.0, "text": 1.0}
+WEIGHTS = {"video": 6.0, "image": 3.0, "text": 1.0}
 
 
 def get_config():
@@ -46,7 +46,7 @@ def get_config():
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 2000
+    config.steps = 3000
     config.log_every = 50
     config.save_every = 500
     return config

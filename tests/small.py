@@ -44,7 +44,7 @@ def tokenizer() -> WordPieceTokenizer:
 @functools.cache
 def params():
     """On the first device, where loading puts them too, so that code is shared."""
-    return jax.device_put(goldens.params("base"), jax.devices()[0])
+    return jax.device_put(goldens.params("base"), jax.local_devices()[0])
 
 
 def predictor(batch_size: int = 2, decoding: Decoding = DECODING) -> Predictor:

@@ -1,4 +1,4 @@
-"""The entry point: finds the command, reports errors, sets up the compilation cache.
+"""The entry point: finds the command, reports errors, prepares JAX's environment.
 
 A command is a module of this package with `add_arguments(parser)` and `run(args)`,
 which returns the exit status; it is imported when it is called for, so that help comes
@@ -6,12 +6,16 @@ at once. A command with `OVERRIDES = True` finds unknown arguments in `args.over
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +33,9 @@ COMMANDS = {
     "plan": "what a run would take on TPUs or GPUs that are not there",
     "modules": "which modules a task uses, and how large they are",
 }
+TPU_DEVICES = ("dev/accel*", "dev/vfio/*")  # one of them, where a TPU is
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 
 
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status.
 
     2 for an error that the user can mend, reported in one line on stderr (with its
-    traceback if MPLUG2_TRACEBACK is set); 130 after Ctrl-C.
+    traceback if MPLUG2_TRACEBACK is set); 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -53,8 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mplug2: error: there is no command {name!r}; {advice}", file=sys.stderr)
         return 2
     cache_compilations(os.environ)
+    skip_absent_tpus(os.environ)
     try:
-        return _run(name, argv[1:])
+        with _terminable():
+            return _run(name, argv[1:])
     except KeyboardInterrupt:
         print(f"\nmplug2 {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -69,6 +77,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that what was begun is cleaned away.
+
+    Training has a way of its own, see `training/interrupts.py`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def cache_compilations(environment: MutableMapping[str, str]) -> None:
     """Lets JAX, when it is imported, keep what it compiles between runs.
 
@@ -80,6 +104,19 @@ def cache_compilations(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
         # Small models are many small programs; JAX's own bound is a second.
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def skip_absent_tpus(environment: MutableMapping[str, str], root: str = "/") -> None:
+    """Keeps JAX, when it is imported, from starting libtpu where there is no TPU.
+
+    `plan` needs libtpu installed; every other command would have it look for a TPU,
+    and complain on stderr. A choice of JAX_PLATFORMS stays.
+    """
+    found = any(next(Path(root).glob(sign), None) for sign in TPU_DEVICES)
+    if found or "JAX_PLATFORMS" in environment or not find_spec("libtpu"):
+        return
+    has_cuda = any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+    environment["JAX_PLATFORMS"] = "cuda,cpu" if has_cuda else "cpu"
 
 
 def _cache_folder(environment: Mapping[str, str]) -> Path:

@@ -4,12 +4,17 @@
     mplug2 prepare shapes --counts train=6000,test=300 --data-dir data
 
 Running the same command again goes on where it stopped. The folder that it prints is
-what `--config.train.path` takes; the split is `--config.train.split`.
+what `--config.train.path` takes; the split is `--config.train.split`. A copy of it in a
+bucket (`gcloud storage cp -r`) is read in place, as gs://... (needs gcsfs). Through
+Beam, on machines of Dataflow, Spark or Flink:
+
+    mplug2 prepare cc12m --manual-dir /mnt/cc12m --data-dir /mnt/data \\
+        --beam-runner DataflowRunner --beam-option project=mine \\
+        --beam-option region=us-central1 --beam-option temp_location=gs://mine/temp
 """
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 NEEDED = "what the manual directory holds:"
@@ -39,14 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam-runner",
         metavar="NAME",
         help="prepare through Apache Beam (extra [beam]): DirectRunner, "
-        "DataflowRunner, SparkRunner, FlinkRunner",
+        "DataflowRunner, SparkRunner, FlinkRunner; its machines must see both folders "
+        "under the same paths (a shared or mounted file system)",
     )
     add(
         "--beam-option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the runner, such as project=my-project; may be repeated",
+        help="option of Beam or its runner without the dashes, such as "
+        "project=my-project or flink_master=host:8081; may be repeated",
     )
 
 
@@ -55,19 +62,21 @@ def run(args: argparse.Namespace) -> int:
 
     from mplug2_jax.data.builders import DATASETS
     from mplug2_jax.data.builders.builder import Mplug2Data
+    from mplug2_jax.data.files import local_path
 
     dataset = DATASETS[args.dataset]
     manual = _manual_dir(args)
     expected = {} if args.any_counts else _counts(args.counts)
     report = None if args.beam_runner else _report
-    Path(args.data_dir).mkdir(parents=True, exist_ok=True)
+    data = local_path(args.data_dir, "prepare in a local folder, and copy it there.")
+    data.mkdir(parents=True, exist_ok=True)
     tfds.disable_progress_bar()
-    builder = Mplug2Data(dataset, args.data_dir, expected, report)
-    if Path(builder.data_dir).exists():
+    builder = Mplug2Data(dataset, data, expected, report)
+    if builder.data_path.exists():
         print("prepared before; remove the folder to make it anew")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(
-            manual_dir=manual, **_beam(args.beam_runner, args.beam_option)
+            manual_dir=manual, **beam(args.beam_runner, args.beam_option)
         )
     )
     for name, split in builder.info.splits.items():
@@ -78,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _manual_dir(args: argparse.Namespace) -> str | None:
     from mplug2_jax.data.builders import DATASETS
+    from mplug2_jax.data.files import local_path
 
     if not DATASETS[args.dataset].manual:
         return None
@@ -86,7 +96,7 @@ def _manual_dir(args: argparse.Namespace) -> str | None:
             f"{args.dataset} is made of files that you fetch; give their folder with "
             "--manual-dir (`mplug2 prepare --help` lists them)."
         )
-    folder = Path(args.manual_dir)
+    folder = local_path(args.manual_dir, "mount the bucket, or copy the files here.")
     if not folder.is_dir() or not any(folder.iterdir()):
         raise ValueError(
             f"{folder} is no folder, or is empty; check --manual-dir, where "
@@ -107,8 +117,8 @@ def _counts(text: str | None) -> dict[str, Any] | None:
     return {name.strip(): Counts(int(number)) for name, _, number in pairs}
 
 
-def _beam(runner: str | None, options: list[str]) -> dict[str, Any]:
-    """What TFDS is told about Beam."""
+def beam(runner: str | None, options: list[str]) -> dict[str, Any]:
+    """What TFDS is told about Beam: the runner, and options by its own names."""
     if runner is None:
         if options:
             raise ValueError("--beam-option needs --beam-runner.")

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     values = read_config(args.config, args.overrides)
-    from mplug2_jax.sharding.distributed import initialize
+    from mplug2_jax.sharding.distributed import ending_together, initialize
 
     initialize()
     from mplug2_jax.training.config import RunConfig
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from mplug2_jax.training.loop import train
 
     try:
-        with _memory_named():
+        with ending_together(), _memory_named():
             train(RunConfig.from_dict(values), args.workdir)
     except Stopped as stopped:
         if stopped.step is None:

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from mplug2_jax.data.faults import Faults, Tolerant
+from mplug2_jax.data.faults import Faults, News, Tolerant
 from mplug2_jax.types import MultimodalBatch, Tokens
 
 # More than any run takes. Grain's endless repetition overflows for one example.
@@ -82,11 +82,18 @@ class Batches(grain.DatasetIterator):
         if self._iterator is None:
             self._iterator = self._start()
         batch = next(self._iterator)
+        if self._processes:
+            batch, news = batch
+            for name, its in news.items():
+                self.faults[name].learn(its)
         self._step += 1
         return batch
 
     def _start(self) -> grain.DatasetIterator:
-        ahead = self._dataset[self._step :].to_iter_dataset(self._options)
+        batches = self._dataset[self._step :]
+        if self._processes:
+            batches = batches.map(_WithNews(self.faults))
+        ahead = batches.to_iter_dataset(self._options)
         if self._processes:
             if not flags.FLAGS.is_parsed():  # Grain reads its own to start workers
                 flags.FLAGS.mark_as_parsed()
@@ -110,15 +117,22 @@ class Batches(grain.DatasetIterator):
         self._iterator = None
 
     def bad_files(self) -> dict[str, str]:
-        """What this process could not read and why, by data set and place.
-
-        Worker processes log theirs and do not report them here.
-        """
+        """What this process and its workers could not read and why, by place."""
         return {
             f"{name}[{place}]": why
             for name, faults in self.faults.items()
             for place, why in faults.bad.items()
         }
+
+
+class _WithNews:
+    """A batch of a worker process, and what the worker has to tell."""
+
+    def __init__(self, faults: Mapping[str, Faults]):
+        self.faults = faults
+
+    def __call__(self, batch: Any) -> tuple[Any, dict[str, News]]:
+        return batch, {name: its.news() for name, its in self.faults.items()}
 
 
 def batches_of(

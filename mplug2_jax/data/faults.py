@@ -5,9 +5,10 @@ made here do not keep the process alive.
 """
 
 import copy
+import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,8 +25,19 @@ class TooManyFaultsError(ValueError):
     """More of a data set is unusable than the configuration allows."""
 
 
+@dataclasses.dataclass(frozen=True)
+class News:
+    """What a worker process tried since it last told, and what it could not use."""
+
+    tried: int
+    bad: Mapping[int, str]
+
+
 class Faults:
     """What of a data set could not be used, and the limit.
+
+    Worker processes have copies of their own, whose news the process that reads the
+    batches learns: it counts, names and limits the faults of all.
 
     Args:
       name: of the data set, for messages.
@@ -38,18 +50,20 @@ class Faults:
         self.name, self.total, self.max_share = name, total, max_share
         self.tried = 0
         self.bad: dict[int, str] = {}
+        self._told = News(0, {})
+        self._log = logging.warning
         self._lock = threading.Lock()
 
-    def __getstate__(self):  # travels to worker processes, which count on their own
+    def __getstate__(self):  # travels to worker processes
         return self.name, self.total, self.max_share
 
     def __setstate__(self, state):
         self.__init__(*state)
+        self._log = logging.debug  # whoever learns the news says them
 
     def succeeded(self) -> None:
         """Counts an item that could be used."""
-        with self._lock:
-            self.tried += 1
+        self.learn(News(1, {}))
 
     def failed(self, place: int, reason: str) -> None:
         """Counts and logs an item that could not.
@@ -57,21 +71,38 @@ class Faults:
         Raises:
           TooManyFaultsError: with it there are too many.
         """
+        self.learn(News(1, {place: reason}))
+
+    def learn(self, news: News) -> None:
+        """Counts and logs what a worker process, or this one, tried.
+
+        Raises:
+          TooManyFaultsError: with it there are too many.
+        """
         with self._lock:
-            self.tried += 1
-            self.bad[place] = reason
+            self.tried += news.tried
+            fresh = {at: why for at, why in news.bad.items() if at not in self.bad}
+            self.bad |= fresh
             count = len(self.bad)
             of = min(self.total, max(self.tried, SAMPLE))
-        logging.warning(
-            "%s: item %d is replaced by the next (%d so far): %s",
-            *(self.name, place, count, reason),
-        )
-        if count > self.max_share * of:
-            raise TooManyFaultsError(
-                f"{count} of {of} items of {self.name} cannot be used, which is more "
-                f"than the share max_bad_share={self.max_share:g} allows; the last: "
-                f"{reason}. Mend the data, or raise the share."
+        for place, reason in fresh.items():
+            self._log(
+                "%s: item %d is replaced by the next (%d so far): %s",
+                *(self.name, place, count, reason),
             )
+            if count > self.max_share * of:
+                raise TooManyFaultsError(
+                    f"{count} of {of} items of {self.name} cannot be used, which is "
+                    f"more than the share max_bad_share={self.max_share:g} allows; the "
+                    f"last: {reason}. Mend the data, or raise the share."
+                )
+
+    def news(self) -> News:
+        """What happened since the last call."""
+        with self._lock:
+            told, self._told = self._told, News(self.tried, dict(self.bad))
+            fresh = {at: why for at, why in self.bad.items() if at not in told.bad}
+            return News(self.tried - told.tried, fresh)
 
 
 class Tolerant(Generic[Item, Loaded]):

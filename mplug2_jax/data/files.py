@@ -25,6 +25,17 @@ class StoredFile:
 MediaFile = Path | StoredFile
 
 
+def local_path(path: str | os.PathLike, advice: str) -> Path:
+    """The path, which must be one of this machine.
+
+    Raises:
+      ValueError: it is an address, such as gs://bucket/folder; with the advice.
+    """
+    if "://" in os.fspath(path):
+        raise ValueError(f"{path} is in a bucket, not on this machine; {advice}")
+    return Path(path)
+
+
 def open_file(file: MediaFile) -> BinaryIO:
     """The file for reading, at its start."""
     if isinstance(file, StoredFile):
@@ -55,7 +66,7 @@ def check_file(file: str | os.PathLike | StoredFile) -> MediaFile:
       MediaError: it is empty or a directory.
     """
     if not isinstance(file, StoredFile):
-        file = Path(file)
+        file = local_path(file, "mount the bucket, or copy the file here")
         if file.is_dir():
             raise MediaError(f"{file} is a directory: name a video or an image file")
     if size_of(file) == 0:

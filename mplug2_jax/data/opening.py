@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
 from mplug2_jax.data.sources import Example, read_jsonl
 
@@ -14,8 +15,8 @@ class DataConfig:
 
     Attributes:
       path: annotations in JSON lines (see `data/sources.py`), the folder of a prepared
-        data set (see `mplug2 prepare`), or a .txt file of one text a line; empty turns
-        the data off.
+        data set (see `mplug2 prepare`), which may be in a bucket (gs://...), or a .txt
+        file of one text a line; empty turns the data off.
       media: folder the media names are relative to; empty: the annotations' own.
       split: of a prepared data set.
     """
@@ -36,7 +37,8 @@ def open_examples(data: DataConfig, max_missing: float = 0.0) -> Sequence[Exampl
     """
     if not data.path:
         return []
-    if not Path(data.path).is_dir():
+    prepared = is_prepared(data.path) or Path(data.path).is_dir()
+    if not prepared:
         return read_jsonl(data.path, data.media or None, max_missing=max_missing)
     records = Records(data.path, data.split)
     if records.kind == "text":
@@ -57,7 +59,8 @@ def open_texts(data: DataConfig) -> Sequence[str]:
             raise ValueError(f"{data.path} holds {records.kind}s; expected texts.")
         return records
     try:
-        lines = Path(data.path).read_text("utf-8-sig").splitlines()
+        advice = "mount the bucket, or prepare the texts: those are read from buckets."
+        lines = local_path(data.path, advice).read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{data.path} is not UTF-8 text: {error}") from error
     if not (texts := [line.strip() for line in lines if line.strip()]):

@@ -8,10 +8,10 @@ import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.sources import QA, Example
@@ -103,17 +103,19 @@ class Records(Sequence):
     """A split of a prepared data set: `Example`s, or texts as strings.
 
     Args:
-      folder: DATA_DIR/NAME/CONFIG/VERSION, as `mplug2 prepare` prints it.
+      folder: DATA_DIR/NAME/CONFIG/VERSION, as `mplug2 prepare` prints it, or a copy in
+        a bucket (gs://...).
       split: one that the data set has.
 
     Raises:
       ValueError: there is no prepared data set, or it has no such split.
+      OSError: a record that is asked for is damaged, or its shard is gone.
     """
 
     def __init__(self, folder: str | os.PathLike, split: str):
         import tensorflow_datasets as tfds
 
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split = os.fspath(folder), split
         if not is_prepared(folder):
             raise ValueError(
                 f"{folder} is no prepared data set (it has no {INFO}); expected the "
@@ -149,13 +151,29 @@ class Records(Sequence):
             return [self[i] for i in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
             raise IndexError(place)
-        record = self._source[place % len(self)]
+        try:
+            record = self._source[place % len(self)]
+        except (RuntimeError, ValueError) as error:  # of the reader of records
+            raise OSError(
+                f"record {place} of {self.folder}, split {self.split}, is damaged or "
+                f"missing ({error})"
+            ) from error
         return _text(record["text"]) if self.kind == "text" else from_record(record)
 
 
 def is_prepared(folder: str | os.PathLike) -> bool:
-    """Whether the folder holds a prepared data set."""
-    return (Path(folder) / INFO).is_file()
+    """Whether the folder, of this machine or in a bucket, holds a prepared data set.
+
+    Raises:
+      ValueError: what reads the bucket is not installed.
+    """
+    try:
+        return (epath.Path(folder) / INFO).exists()
+    except ImportError as error:
+        raise ValueError(
+            f"{folder} is in a bucket, and what reads it is missing ({error}); install "
+            "gcsfs, or mount the bucket."
+        ) from error
 
 
 def _text(value: Any) -> str:

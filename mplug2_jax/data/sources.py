@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import logging
 
-from mplug2_jax.data.files import MediaFile
+from mplug2_jax.data.files import MediaFile, local_path
 
 MEDIUM_KEYS = ("video", "image", "video_id", "clip_name")
 CAPTION_KEYS = ("captions", "caption", "golden_captions", "golden_caption")
@@ -71,11 +71,13 @@ def read_jsonl(
         reading them fails.
 
     Raises:
-      ValueError: a line is malformed (with its number), or the file has none.
+      ValueError: a line is malformed (with its number), the file has none, or it is in
+        a bucket.
       FileNotFoundError: more media are missing (the first few are listed), or the file.
     """
-    path = Path(path)
-    root = Path(media_dir) if media_dir is not None else path.parent
+    advice = "mount the bucket, or prepare the data set: those are read from buckets."
+    path = local_path(path, advice)
+    root = path.parent if media_dir is None else local_path(media_dir, advice)
     parsed = list(_parsed_lines(path))
     names = dict.fromkeys(example.media for example in parsed)
     found = {name: _find(root, str(name)) for name in names}

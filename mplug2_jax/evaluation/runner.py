@@ -1,19 +1,25 @@
 """Runs a model over annotated media and scores what it says.
 
 Every example is read once, by worker threads ahead of the device, and encoded once for
-its caption and all its questions.
+its caption and all its questions. Several processes share the examples, and each has
+the results of all.
 """
 
 import dataclasses
+import functools
+import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.prefetch import batched, read_ahead
+from mplug2_jax.data.evaluation_batches import gather_by_id, windows
+from mplug2_jax.data.faults import within
+from mplug2_jax.data.prefetch import read_ahead
 from mplug2_jax.data.sources import QA, Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
@@ -21,6 +27,9 @@ from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.prediction import Candidates, Prediction
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
+
+Found = dict[str, Any]
+READ_TIMEOUT = 300.0  # seconds; a medium that takes longer is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +104,7 @@ def evaluate(
       single_frame: shows each video's middle frame only, as often as it has frames.
       read: reads an example's medium; by default from its file.
       workers: threads that read.
-      progress: called with the examples done and their number.
+      progress: called with the examples done, of all processes, and their number.
 
     Raises:
       ValueError: there is nothing to do, ids are not unique, or no medium is usable.
@@ -105,27 +114,25 @@ def evaluate(
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
     job = _Job.of(predictor, examples, _tasks(predictor, examples, tasks), candidates)
     read = read or (lambda e: predictor.read(e.media, e.start, e.end))
-    with read_ahead(read, job.examples, 2 * job.shapes.media, workers) as found:
-        done = 0
-        for window in batched(found, job.shapes.media):
-            job.run(window, done, single_frame)
-            done += len(window)
-            progress(done, len(job.examples))
-    return job.results(time.monotonic() - start)
+    read = functools.partial(within, READ_TIMEOUT, read)
+    where = jax.process_index(), jax.process_count()
+    mine = job.run(read, where, single_frame, workers, progress)
+    return job.results(gather_by_id(mine), time.monotonic() - start)
 
 
 @dataclasses.dataclass
 class _Job:
-    """What is asked of which examples, and what came out so far."""
+    """What is asked of which examples.
+
+    What comes out is kept by the example's id, as JSON can hold it: its "caption", its
+    "answers", or why it was "skipped".
+    """
 
     predictor: Predictor
     examples: list[Example]
     tasks: Collection[TaskName]
     candidates: Candidates | None
     shapes: Shapes
-    captions: dict[str, Record] = dataclasses.field(default_factory=dict)
-    answers: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, predictor, examples, tasks, candidates) -> "_Job":
@@ -144,45 +151,70 @@ class _Job:
             candidates = predictor.prepare(candidates)
         return cls(predictor, chosen, tasks, candidates, predictor.shapes(counts))
 
-    def run(self, window: Sequence[tuple], first_number: int, single: bool) -> None:
+    def run(
+        self, read, where: tuple[int, int], single: bool, workers, progress
+    ) -> dict[str, Found]:
+        """What the model says of this process's share of the examples.
+
+        Every process has as many windows, and reports progress as often.
+        """
+        total, size = len(self.examples), self.shapes.media
+        steps = windows(total, size, *where)
+        mine = [self.examples[i] for step in steps for i in step.examples]
+        found: dict[str, Found] = {}
+        with read_ahead(read, mine, 2 * size, workers) as media:
+            for number, step in enumerate(steps, 1):
+                window = list(itertools.islice(media, len(step.examples)))
+                found |= self._window(window, step.indices[0], single)
+                progress(min(number * size * where[1], total), total)
+        return found
+
+    def _window(
+        self, window: Sequence[tuple], first_number: int, single: bool
+    ) -> dict[str, Found]:
         """Captions and answers for examples with their media, or why there is none."""
         usable = [(e, medium) for e, medium in window if isinstance(medium, Media)]
+        found: dict[str, Found] = {example.id: {} for example, _ in usable}
         for example, error in window:
             if not isinstance(error, Media):
                 logging.warning("%s left out: %s", example.id, error)
-                self.skipped[example.id] = str(error)
+                found[example.id] = {"skipped": str(error)}
         media = [_middle_frame(medium) if single else medium for _, medium in usable]
         for encoded in self.predictor.encode(media, self.shapes, first_number):
             examples = [usable[index][0] for index in encoded.indices]
             if "caption" in self.tasks and any(e.captions for e in examples):
-                self._caption(encoded, examples)
+                self._caption(encoded, examples, found)
             if "qa" in self.tasks:
-                self._answer(encoded, examples)
+                self._answer(encoded, examples, found)
+        return found
 
-    def _caption(self, encoded: Encoded, examples: Sequence[Example]) -> None:
+    def _caption(self, encoded: Encoded, examples: Sequence[Example], found) -> None:
         captions = self.predictor.caption_encoded(encoded)
         for example, caption in zip(examples, captions, strict=True):
             if example.captions:
-                self.captions[example.id] = _caption_record(example, caption)
+                record = _caption_record(example, caption)
+                found[example.id]["caption"] = dataclasses.asdict(record)
 
-    def _answer(self, encoded: Encoded, examples: Sequence[Example]) -> None:
+    def _answer(self, encoded: Encoded, examples: Sequence[Example], found) -> None:
         asked = [[qa.question for qa in example.questions] for example in examples]
         answers = self.predictor.answer_encoded(
             encoded, asked, self.shapes, self.candidates
         )
-        for example, found in zip(examples, answers, strict=True):
-            self.answers[example.id] = [
-                _answer_record(example, qa, answer)
-                for qa, answer in zip(example.questions, found, strict=True)
+        for example, its in zip(examples, answers, strict=True):
+            found[example.id]["answers"] = [
+                dataclasses.asdict(_answer_record(example, qa, answer))
+                for qa, answer in zip(example.questions, its, strict=True)
             ]
 
-    def results(self, seconds: float) -> Results:
-        if len(self.skipped) == len(self.examples):
-            reason = next(iter(self.skipped.values()))
+    def results(self, found: Mapping[str, Found], seconds: float) -> Results:
+        """Everything scored, in the order of the examples."""
+        its = {example.id: found[example.id] for example in self.examples}
+        skipped = {i: out["skipped"] for i, out in its.items() if "skipped" in out}
+        if len(skipped) == len(its):
+            reason = next(iter(skipped.values()))
             raise ValueError(f"None of the media can be used; the first: {reason}")
-        ids = [example.id for example in self.examples]
-        captions = tuple(self.captions[i] for i in ids if i in self.captions)
-        answers = tuple(record for i in ids for record in self.answers.get(i, ()))
+        captions = tuple(_record(o["caption"]) for o in its.values() if "caption" in o)
+        answers = tuple(_record(a) for o in its.values() for a in o.get("answers", ()))
         metrics = {}
         if captions:
             metrics["caption"] = score_captions(
@@ -193,7 +225,7 @@ class _Job:
             metrics["qa"] = score_answers(
                 AnswerRecord(r.prediction, r.truth[0], r.kind) for r in answers
             )
-        return Results(metrics, captions, answers, self.skipped, seconds)
+        return Results(metrics, captions, answers, skipped, seconds)
 
 
 def _tasks(
@@ -229,6 +261,10 @@ def _middle_frame(medium: Media) -> Media:
     frames = medium.frames
     middle = frames[len(frames) // 2]
     return dataclasses.replace(medium, frames=np.repeat(middle[None], len(frames), 0))
+
+
+def _record(values: Found) -> Record:
+    return Record(**{**values, "truth": tuple(values["truth"])})
 
 
 def _caption_record(example: Example, caption: Prediction) -> Record:

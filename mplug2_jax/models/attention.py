@@ -56,15 +56,18 @@ def attend(
       memory: segments of keys and values, one softmax over all; S is their joint
         length. Each segment's rows divide R: consecutive queries share a row.
       mask: True where a key may be seen, broadcastable to `R L S`. None sees all.
-      dropout: rate and key for the attention weights; None outside training.
+      dropout: rate and key for the attention weights; None outside training. In long
+        attentions a row's queries share each head's draw.
     """
     mask = None if mask is None else mask[:, None]  # R H L S
     if len(memory) > 1 or len(memory[0].key) < len(query):
         return _dense(query, memory, mask, dropout)
-    if dropout is None and _flash_serves(query, mask):
-        return _flash(query, memory[0])
     rows, heads, length, _ = query.shape
     scores = length * memory[0].length
+    if dropout is not None and scores > BLOCKWISE_SCORES:
+        memory, dropout = (_drop_keys(memory[0], *dropout),), None
+    if dropout is None and _flash_serves(query, mask):
+        return _flash(query, memory[0])
     if rows * heads * scores > CPU_SCORES and _alone_on_cpu():
         return _row_by_row(query, memory, mask, dropout)
     if scores > BLOCKWISE_SCORES:
@@ -75,24 +78,59 @@ def attend(
 def _flash_serves(query, mask) -> bool:
     """Whether cuDNN's fused kernel takes this call.
 
-    Masks exclude it: with one its backward pass refuses odd lengths, which ours are
-    (257, 4097). The masked sequences are short texts.
+    Masks exclude it: the masked sequences are short texts.
     """
     width = query.shape[-1]
     fits = query.dtype.itemsize == 2 and width % 8 == 0 and width <= 128
-    return fits and mask is None and jax.default_backend() == "gpu"
+    return fits and mask is None and _platform() == "gpu"
 
 
 def _flash(query, memory: KeyValue):
-    heads_last = (jnp.swapaxes(a, 1, 2) for a in (query, memory.key, memory.value))
-    out = jax.nn.dot_product_attention(*heads_last, implementation="cudnn")
-    return jnp.swapaxes(out, 1, 2)
+    """cuDNN's kernel. JAX refuses its backward pass odd lengths, so they are padded.
+
+    (Only a bias would forbid them, but jax 0.10 and 0.11 take an empty one for it.)
+    """
+    rows, _, length, _ = query.shape
+
+    def even(x):
+        odd = ((0, 0), (0, x.shape[2] % 2), (0, 0), (0, 0))
+        return jnp.pad(jnp.swapaxes(x, 1, 2), odd)
+
+    def lengths(x):  # with the rows, and so divided over a mesh as they are
+        return nn.with_logical_constraint(jnp.full(rows, x, jnp.int32), ("batch",))
+
+    query, key, value = map(even, (query, memory.key, memory.value))
+    limits = {}
+    if memory.length % 2:
+        limits["query_seq_lengths"] = lengths(query.shape[1])
+        limits["key_value_seq_lengths"] = lengths(memory.length)
+    out = jax.nn.dot_product_attention(
+        query, key, value, implementation="cudnn", **limits
+    )
+    return jnp.swapaxes(out[:, :length], 1, 2)
+
+
+def _drop_keys(memory: KeyValue, rate: float, key) -> KeyValue:
+    """Attention's dropout, on the values: one draw for all queries of a row and head.
+
+    The weights are those of no dropout, so kernels that never hold them serve, and
+    there are L times fewer numbers to draw.
+    """
+    kept = jax.random.bernoulli(key, 1 - rate, (*memory.value.shape[:-1], 1))
+    value = jnp.where(kept, memory.value / (1 - rate), 0).astype(memory.value.dtype)
+    return KeyValue(memory.key, value)
 
 
 def _alone_on_cpu() -> bool:
-    """Off a mesh: a loop over rows cannot be divided over devices."""
-    alone = jax.sharding.get_abstract_mesh().empty
-    return alone and jax.default_backend() == "cpu"
+    """On one device: a loop over rows cannot be divided over several."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return (mesh.empty or mesh.size == 1) and _platform() == "cpu"
+
+
+def _platform() -> str:
+    """Of the devices that the program is for, which need not be this machine's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def _dense(query, memory, mask, dropout):

@@ -4,10 +4,13 @@ Two ways to run: `__call__` scores a whole text at once (training, ranking); `st
 projects the memory once and `step` then adds one token per row with a cache.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mplug2_jax.models.attention import KeyValue
@@ -53,9 +56,13 @@ class Memory:
 
 @flax.struct.dataclass
 class DecoderState:
-    """Projected memory of every layer; stays the same through a generation."""
+    """What stays the same through a generation, cut into layers ahead of its loop.
 
-    memory: tuple[KeyValue, ...]  # per segment: layers B H N K
+    Attributes:
+      layers: for each its parameters, and its projected memory per segment (B H N K).
+    """
+
+    layers: tuple[tuple[Any, tuple[KeyValue, ...]], ...]
     mask: Bool[Array, "R 1 S"]
 
 
@@ -106,7 +113,10 @@ class LMHead(nn.Module):
     def __call__(self, x: Float[Array, "B L D"], embeddings: TextEmbeddings):
         config, numerics = self.config, self.numerics
         init = nn.initializers.normal(config.init_std)
-        x = dense(config.width, ("embed", "mlp"), init, numerics, name="dense")(x)
+        # Not cut: the vocabulary is, over the same devices. Both together would cost
+        # sums over them here, and a wrong gradient: where `data` > 1 and `fsdp` and
+        # `tensor` are alike, XLA (jaxlib 0.10.2) exchanges the rows of the scores'.
+        x = dense(config.width, ("embed", None), init, numerics, name="dense")(x)
         x = layer_norm(config.layer_norm_eps, numerics, name="norm")(gelu(x))
         bias = self.param(
             "bias",
@@ -142,7 +152,11 @@ class TextDecoder(nn.Module):
     def start(self, memory: Memory) -> DecoderState:
         """Projects the memory for every layer, once per sample."""
         _, projected = self.layers.project_memory(0.0, None, memory)
-        return DecoderState(projected, padding_mask(memory.mask))
+        projected, mask = _aligned(projected, padding_mask(memory.mask))
+        stacked = (self.layers.variables["params"], projected)
+        depths = range(self.config.num_layers)
+        layers = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in depths]
+        return DecoderState(tuple(layers), mask)
 
     def step(
         self,
@@ -159,19 +173,37 @@ class TextDecoder(nn.Module):
         """
         x = self.embeddings(ids[:, None], position)
         shared = (step_mask(position, cache.length), state.mask, position)
-        # Unrolled: inside a generation's loop each layer's slice of the stacked weights
-        # is then cut once, where a scan would copy all weights at every step.
+        # Unrolled: a scan would cut the stacked weights anew at every step.
         layer = DecoderLayer(self.text, self.numerics, parent=None)
-        stacked = (self.layers.variables["params"], cache, state.memory)
         caches = []
-        for depth in range(self.config.num_layers):
-            params, own, memory = jax.tree.map(lambda a, i=depth: a[i], stacked)
+        for depth, (params, memory) in enumerate(state.layers):
+            own = jax.tree.map(lambda a, i=depth: a[i], cache)
             x, own = layer.apply(
                 {"params": params}, x, (own, memory), shared, method="step"
             )
             caches.append(own)
         cache = jax.tree.map(lambda *layers: jnp.stack(layers), *caches)
         return self.head(x, self.embeddings)[:, 0], cache
+
+
+def _aligned(memory: tuple[KeyValue, ...], mask: Bool[Array, "R 1 S"]):
+    """The segments in multiples of 8 keys, the mask alike, if they have 16 bits.
+
+    A GPU's 16-bit products want that, and would pad them at every step.
+    """
+    if memory[0].key.dtype.itemsize != 2:
+        return memory, mask
+    more = [-segment.length % 8 for segment in memory]
+    padded = [
+        jax.tree.map(
+            lambda a, n=n: jnp.pad(a, [(0, 0)] * 3 + [(0, n), (0, 0)]), segment
+        )
+        for segment, n in zip(memory, more, strict=True)
+    ]
+    bounds = np.cumsum([segment.length for segment in memory])[:-1]
+    parts = zip(jnp.split(mask, bounds, axis=-1), more, strict=True)
+    masks = [jnp.pad(part, ((0, 0), (0, 0), (0, n))) for part, n in parts]
+    return tuple(padded), jnp.concatenate(masks, axis=-1)
 
 
 def empty_cache(

@@ -4,6 +4,7 @@ Training is told from inference by the presence of a "dropout" random stream: wi
 `rngs={"dropout": key}` dropout and drop path act, without it they do not.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from mplug2_jax.models.config import Numerics, TextConfig
@@ -54,6 +56,60 @@ def constrain(x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     return nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
 
 
+def gathered(
+    weights: Float[Array, "..."], axes: tuple[str | None, ...]
+) -> Float[Array, "..."]:
+    """Weights as a product wants them: whole along "embed"; no-op off a mesh.
+
+    Left to itself the compiler lets parts of weights and of gradients go round in rings
+    and multiplies one at a time: thin products, as many as devices. Said here, weights
+    are gathered once for each use, and a gradient is summed whole and then divided.
+    """
+    return _gathered(weights, axes)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(weights, axes):
+    return _placed(weights, _whole(axes))
+
+
+def _gathered_forward(weights, axes):
+    return _gathered(weights, axes), None
+
+
+def _gathered_backward(axes, _, gradient):
+    return (_placed(_placed(gradient, _whole(axes)), axes),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _whole(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    return tuple(None if axis == "embed" else axis for axis in axes)
+
+
+def _placed(x: Array, axes: tuple[str | None, ...]) -> Array:
+    """Pins an array by its axes' names, but for those whose size does not divide."""
+    if not nn.get_logical_axis_rules():
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    spec = nn.logical_to_mesh_axes(axes) or ()
+
+    def divides(size: int, over) -> bool:
+        names = (over,) if isinstance(over, str) else over or ()
+        return size % math.prod(mesh.shape[name] for name in names) == 0
+
+    fits = [
+        over if divides(size, over) else None
+        for size, over in zip(x.shape, spec, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fits))
+
+
+def _product(x: Array, kernel: Array, *args, axes, **options) -> Array:
+    return jax.lax.dot_general(x, gathered(kernel, axes), *args, **options)
+
+
 def dense(
     features: int | Sequence[int],
     kernel_axes: Sequence[str | None],
@@ -72,6 +128,7 @@ def dense(
         param_dtype=numerics.params,
         kernel_init=named(init, *kernel_axes),
         bias_init=named(nn.initializers.zeros, *kernel_axes[-outputs:]),
+        dot_general=partial(_product, axes=tuple(kernel_axes)),
         name=name,
     )
 
@@ -166,16 +223,19 @@ class TextEmbeddings(nn.Module):
         positions = start + jnp.arange(ids.shape[1])
         # Rows are looked up in a table of full width: a cut one would cut the words'
         # embeddings likewise, and every device would need those of the whole batch.
-        table = nn.with_logical_constraint(self.word.embedding, ("vocab", "embed_act"))
-        words = constrain(table.astype(self.numerics.compute)[ids])
+        words = constrain(self._table()[ids])
         x = words + self.position(positions) + self.token_type.embedding[0]
         return self.dropout(self.norm(x.astype(self.numerics.compute)))
+
+    def _table(self) -> Float[Array, "V D"]:
+        table = self.word.embedding.astype(self.numerics.compute)
+        return gathered(table, ("vocab", "embed"))
 
     def logits(
         self, x: Float[Array, "B L D"], bias: Float[Array, "V"]
     ) -> Float[Array, "B L V"]:
         """Scores words with the tied table in float32; padded rows get -1e9."""
-        table = self.word.embedding.astype(self.numerics.compute)
+        table = self._table()
         scores = jnp.einsum("bld,vd->blv", x, table, preferred_element_type="float32")
         words = jnp.arange(self.config.padded_vocab_size) < self.config.vocab_size
         return jnp.where(words, scores + bias.astype(jnp.float32), -1e9)

@@ -17,6 +17,7 @@ from mplug2_jax.models.layers import (
     Mlp,
     constrain,
     dense,
+    gathered,
     layer_norm,
     named,
     quick_gelu,
@@ -52,12 +53,14 @@ class PatchEmbedding(nn.Module):
     def __call__(self, frames: Float[Array, "B T H W 3"]) -> Float[Array, "B T P D"]:
         config, p = self.config, self.config.patch_size
         taps = 3 if config.temporal_downsampling else 1
+        axes = (None, None, None, None, "embed")
         kernel = self.param(
             "kernel",
-            named(config.kernel_init, None, None, None, None, "embed"),
+            named(config.kernel_init, *axes),
             (taps, p, p, 3, config.width),
             self.numerics.params,
-        ).astype(self.numerics.compute)
+        )
+        kernel = gathered(kernel.astype(self.numerics.compute), axes)
         batch, time, height, width, _ = frames.shape
         frames = frames.reshape(batch, time, height // p, p, width // p, p, 3)
         patches = jnp.einsum("btiyjxc->btijyxc", frames)

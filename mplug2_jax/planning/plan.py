@@ -16,8 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mplug2_jax.planning.batches import Share, batches
 from mplug2_jax.planning.chips import GIB
-from mplug2_jax.planning.hlo import Program, Traffic
+from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.topology import Topology
+from mplug2_jax.planning.traffic import Traffic, traffic
 from mplug2_jax.sharding.mesh import MeshConfig, make_mesh
 from mplug2_jax.sharding.partition import batch_sharding, check_batch
 from mplug2_jax.tasks import TASKS
@@ -90,7 +91,7 @@ class Plan:
         chip = self.topology.chip
         terms = {"compute": self.flops / chip.flops}
         if self.traffic is not None:
-            sent, far = self.traffic.collectives.total(), self.traffic.far
+            sent, far = sum(self.traffic.collectives.values()), self.traffic.far
             terms["memory"] = self.traffic.memory / chip.hbm_bandwidth
             terms["links"] = (sent - far) / chip.link_bandwidth
             terms["network"] = far / chip.network_bandwidth
@@ -158,16 +159,16 @@ def _plan(
     start = time.monotonic()
     compiled, refusal = _compile(step, arguments)
     memory = _memory(state, batch, topology, compiled, refusal)
-    traffic = None
+    moved = None
     if compiled is not None:
-        traffic = Program(compiled.as_text()).traffic(topology.slice_size)
+        moved = traffic(Program(compiled.as_text()), topology.slice_size)
     return Plan(
         share,
         topology,
         {name: int(size) for name, size in mesh.shape.items()},
         memory,
         flops,
-        traffic,
+        moved,
         refusal,
         time.monotonic() - start,
         config.accumulation,

@@ -136,12 +136,16 @@ def advice(config: RunConfig, plan: Plan) -> list[str]:
         found.append("--config.model.numerics.dtype=bfloat16 (half the activations)")
     if numerics.remat != "full":
         found.append("--config.model.numerics.remat=full (keep layers' inputs only)")
-    spread = mesh["data"] * mesh["fsdp"]
-    if memory.state > memory.limit / 4 and mesh["fsdp"] < spread:
-        saved = memory.state * (1 - mesh["fsdp"] / spread)
+    spread, now = mesh["data"] * mesh["fsdp"], mesh["fsdp"]
+    more = [n for n in range(now + 1, spread + 1) if spread % n == n % now == 0]
+    if memory.state > memory.limit / 4 and more:
+        # No further than needed: small parts are slow to gather.
+        small = (n for n in more if memory.state * now / n <= memory.limit / 4)
+        wanted = next(small, more[-1])
+        saved = memory.state * (1 - now / wanted)
         found.append(
-            f"--mesh data=1,fsdp={spread} (state divided by all: {_gib(saved)} GiB "
-            "less per device)"
+            f"--mesh data={spread // wanted},fsdp={wanted} (state divided further: "
+            f"{_gib(saved)} GiB less per device)"
         )
     parts = [a for a in (2, 4, 8, 16, 32) if plan.rows_per_device % a == 0]
     over = memory.temporary / max(memory.limit - memory.state, 1)

@@ -5,11 +5,13 @@ MPLUG2_PROCESSES and MPLUG2_PROCESS_INDEX. Under Slurm's `srun`: from Slurm's va
 one process per GPU. On TPU VMs and GKE's TPU nodes: automatic. Otherwise one process.
 """
 
+import atexit
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,9 @@ JOIN = "MPLUG2_JOIN_SECONDS"  # a process waits so long for the others
 DEFAULTS = {HEARTBEAT: 100, JOIN: 300}
 # What `srun` sets for each task; `salloc` alone sets only the first.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+# What the networks' errors have in common when another process is gone.
+_GONE = ("gloo", "nccl", "connection", "peer", "unavailable", "heartbeat")
+FAILED = 2
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
@@ -84,6 +89,39 @@ def initialize(environ: Mapping[str, str] = os.environ) -> Cluster:
         flush=True,
     )
     return dataclasses.replace(cluster, count=count, index=index)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """An error within ends this process as soon as it is reported, and so the others.
+
+    An orderly exit would wait for them, and they for it in the middle of a step; of one
+    that is gone they hear within the heartbeat limit.
+
+    Raises:
+      ConnectionError: another process is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        atexit.register(_leave)
+        reason = str(error).strip().partition("\n")[0][:200]
+        lost = isinstance(error, jax.errors.JaxRuntimeError)
+        if not lost or not any(word in reason.lower() for word in _GONE):
+            raise
+        raise ConnectionError(
+            f"Process {jax.process_index()} of {jax.process_count()} lost another one "
+            f"({reason}); start all of them again, and the run goes on from its last "
+            "saved state."
+        ) from error
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(FAILED)
 
 
 def _method(cluster: Cluster) -> str | None:

@@ -195,13 +195,14 @@ def distribute(tree: Any, shardings: Any) -> Any:
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh | None) -> Iterator[None]:
-    """While tracing, lets the model pin its activations to the mesh."""
-    if mesh is None or is_single(mesh):
+    """While tracing, tells the model its devices, and lets it pin arrays to them."""
+    if mesh is None:
         yield
         return
+    rules = () if is_single(mesh) else tuple(RULES.items())
     with (
         jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
-        nn.logical_axis_rules(tuple(RULES.items())),
+        nn.logical_axis_rules(rules),
     ):
         yield
 

@@ -159,7 +159,18 @@ def rank(
 
 
 def _apply(model: MPlug2, params: Any, run: Callable[[MPlug2], Any]) -> Any:
-    return model.apply({"params": params}, method=run)
+    return model.apply({"params": in_computed_type(model, params)}, method=run)
+
+
+def in_computed_type(model: MPlug2, params: Any) -> Any:
+    """Matrices in the type of the products, ahead of a loop that would cast them."""
+    compute = model.config.numerics.compute
+
+    def cast(path, leaf):
+        is_matrix = path[-1].key in ("kernel", "embedding")
+        return leaf.astype(compute) if is_matrix else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def generate(

@@ -31,7 +31,7 @@ def check_workdir(workdir: Path) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    probe = workdir / f".{os.getpid()}.probe"
+    probe = workdir / f".{jax.process_index()}.{os.getpid()}.probe"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.touch()

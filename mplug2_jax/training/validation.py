@@ -105,7 +105,10 @@ def make_evaluation(
 
 
 def _generated_texts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
-    """Answers and captions, scored; on one device, by every process alike."""
+    """Answers and captions, scored: each process its share, on its first device.
+
+    All processes call what is returned together.
+    """
     examples = open_examples(config.validation)[: config.eval_examples or None]
     rows = max(1, config.batch.batch_size // config.accumulation)
     predictor = Predictor(

@@ -1,6 +1,8 @@
-"""The entry point: help, errors, the compilation cache."""
+"""The entry point: help, errors, what JAX is told before it starts."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import types
@@ -8,8 +10,14 @@ import warnings
 
 import pytest
 
+from mplug2_jax.checkpoint.staging import staged
 from mplug2_jax.cli import main as entry
-from mplug2_jax.cli.main import COMMANDS, cache_compilations, main
+from mplug2_jax.cli.main import (
+    COMMANDS,
+    cache_compilations,
+    main,
+    skip_absent_tpus,
+)
 
 
 @pytest.fixture
@@ -134,3 +142,54 @@ def test_the_compilation_cache(tmp_path):
     off = {"MPLUG2_NO_CACHE": "1"}
     cache_compilations(off)
     assert "JAX_COMPILATION_CACHE_DIR" not in off
+
+
+def test_libtpu_rests_where_there_is_no_tpu(tmp_path, monkeypatch):
+    installed = {"libtpu"}
+    monkeypatch.setattr(entry, "find_spec", lambda name: name in installed or None)
+
+    def platforms(environment, root=tmp_path / "none"):
+        skip_absent_tpus(environment, str(root))
+        return environment.get("JAX_PLATFORMS")
+
+    assert platforms({}) == "cpu"
+    assert platforms({"JAX_PLATFORMS": "tpu"}) == "tpu"
+    (tmp_path / "dev" / "vfio").mkdir(parents=True)
+    assert platforms({}, tmp_path) == "cpu"
+    (tmp_path / "dev" / "vfio" / "0").touch()
+    assert platforms({}, tmp_path) is None
+    installed.add("jax_cuda12_plugin")
+    assert platforms({}) == "cuda,cpu"
+    installed.remove("libtpu")
+    assert platforms({}) is None
+
+
+def test_jax_starts_without_a_word():
+    """As a command's does, with libtpu installed and no TPU there."""
+    program = (
+        "import os; from mplug2_jax.cli.main import skip_absent_tpus\n"
+        "skip_absent_tpus(os.environ); import jax; jax.devices()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # others may be planning
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_termination_cleans_away_what_was_begun(command, tmp_path):
+    def write(args):
+        with staged(tmp_path / "folder" / "file") as partial:
+            partial.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command(write)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        main(["modules"])
+    assert stopped.value.code == 143 and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,16 +1,19 @@
 """Order, shares of processes, position and worker processes of the batch stream."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
 from mplug2_jax.data import shapes
-from mplug2_jax.data.faults import TooManyFaultsError
+from mplug2_jax.data.batches import Batches, batches_of
+from mplug2_jax.data.faults import Faults, TooManyFaultsError
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig, training_batches
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.types import MultimodalBatch, Tokens
 
 INPUTS = InputConfig(2, 18, 9, 3, prompt="")
 CONFIG = BatchConfig(4, captions_per_video=1, threads=2)
@@ -101,8 +104,8 @@ def test_unreadable_and_missing_media_are_replaced(folder, tokenizer, tmp_path, 
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_batches(examples, tokenizer):
-    workers = dataclasses.replace(CONFIG, processes=2, threads=1)
+def test_a_worker_process_gives_the_same_batches(examples, tokenizer):
+    workers = dataclasses.replace(CONFIG, processes=1)
     for one, two in zip(
         take(stream(examples, tokenizer), 5),
         take(stream(examples, tokenizer, workers), 5),
@@ -110,3 +113,31 @@ def test_worker_processes_give_the_same_batches(examples, tokenizer):
     ):
         np.testing.assert_array_equal(one.frames, two.frames)
         assert one.is_video == two.is_video
+
+
+@pytest.mark.slow
+def test_faults_of_all_worker_processes_count_together(caplog):
+    """Items 0 to 39 of which three are bad: one hangs; no worker meets all three."""
+    order = [batch.text.values for batch in take(numbers({}), 20)]
+    met = [np.concatenate(order[worker::2]).ravel() for worker in range(2)]
+    hangs, fails, last = met[0][2], met[1][3], met[1][-1]
+    bad = {int(place): place == hangs for place in (hangs, fails, last)}
+    with pytest.raises(TooManyFaultsError, match="3 of 40 .*max_bad_share=0.05"):
+        take(numbers(bad, 0.05, 2), 20)
+    assert "longer than 0.5 s" in caplog.text and f"no item {fails}" in caplog.text
+
+
+def numbers(bad, share=0.0, processes=0):
+    """Batches of numbers as texts; the bad ones fail, or hang where True."""
+
+    def load(item, rng):
+        if item in bad:
+            time.sleep(60 * bad[item])
+            raise OSError(f"no item {item}")
+        row = np.array([[item]])
+        return MultimodalBatch(text=Tokens(row, row), is_video=False)
+
+    config = BatchConfig(2, timeout=0.5)
+    faults = Faults("numbers", 40, share)
+    dataset = batches_of(range(40), load, config, 0, faults)
+    return Batches(dataset, 1, processes, {"numbers": faults})

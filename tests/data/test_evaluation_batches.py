@@ -1,10 +1,6 @@
 """Windows of evaluation: each example once, equally many steps, padding masked."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -39,40 +35,3 @@ def test_results_are_united_by_id():
     assert merged(parts) == {"a": [1.5], "b": "ä"}
     with pytest.raises(ValueError, match="evaluated 'a'"):
         merged([parts[0], parts[0]])
-
-
-PROCESS = """
-import sys
-import jax
-
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-index = int(sys.argv[2])
-jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, index)
-from mplug2_jax.data.evaluation_batches import gather_by_id, windows
-
-mine = {}
-for window in windows(5, 2, index, 2):
-    mine |= {str(i): ["ä" * i, i / 3] for i in window.examples}
-found = gather_by_id(mine)
-assert found == {str(i): ["ä" * i, i / 3] for i in range(5)}, found
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_have_all_results():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, port, str(index)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for process in running:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error

@@ -1,5 +1,6 @@
 """Items that fail or hang: replaced by the next, counted, an error above the share."""
 
+import pickle
 import threading
 import time
 
@@ -70,6 +71,22 @@ def test_a_large_set_is_judged_by_what_was_tried():
         faults.succeeded()
     for place in range(2 * allowed):
         faults.failed(place, "gone")
+
+
+def test_copies_tell_their_news_to_one_that_limits_them_all(caplog):
+    faults = Faults("x", 10, 0.2)
+    workers = [pickle.loads(pickle.dumps(faults)) for _ in range(2)]
+    for worker, places in zip(workers, ([3, 4], [4, 5]), strict=True):
+        worker.succeeded()
+        for place in places:  # alone, each is within the limit
+            worker.failed(place, f"no {place}")
+    assert not caplog.records
+    faults.learn(workers[0].news())
+    faults.learn(workers[0].news())
+    assert faults.tried == 3 and sorted(faults.bad) == [3, 4]
+    with pytest.raises(TooManyFaultsError, match="3 of 10 items of x .*no 5"):
+        faults.learn(workers[1].news())
+    assert [record.args[3] for record in caplog.records] == ["no 3", "no 4", "no 5"]
 
 
 def test_errors_of_the_program_are_raised():

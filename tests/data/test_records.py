@@ -1,7 +1,9 @@
 """Media in memory, examples as records, and training from prepared data sets."""
 
 import dataclasses
+import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from PIL import Image
 
 from mplug2_jax.cli.main import main
 from mplug2_jax.data import shapes
+from mplug2_jax.data.builders.declaration import SHARD_SIZES
 from mplug2_jax.data.containers import missing_bytes
+from mplug2_jax.data.faults import TooManyFaultsError
 from mplug2_jax.data.files import MediaError, StoredFile
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.mixture import mixture_batches, parts_of
@@ -139,6 +143,29 @@ def test_a_mixture_of_prepared_sets(prepared, tokenizer):
     assert set(found) == set(names) and not batches.bad_files()
     assert found["text"].text.values.shape == (2, 10)
     assert found["image"].frames.shape[1] == 1
+
+
+def test_damaged_shards_are_faults_of_their_records(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setitem(SHARD_SIZES, "text", 2)
+    options = ["--data-dir", str(tmp_path), "--counts", "train=6"]
+    assert main(["prepare", "shapes_texts", *options]) == 0
+    folder = path(tmp_path / "mplug2_data", "shapes_texts")
+    first, second, _ = sorted(Path(folder).glob("*.array_record*"))
+    first.write_bytes(first.read_bytes()[:-9])
+    second.unlink()
+    values = {"kind": "text", "data": {"path": folder}}
+    for share in (0.7, 0.5):
+        batch = {"batch_size": 1, "threads": 1, "max_bad_share": share}
+        parts = parts_of({"texts": {**values, "batch": batch}})
+        batches = mixture_batches(parts, tokenizer, INPUTS, 16, seed=0)
+        if share > 4 / 6:
+            assert {name for name, _ in itertools.islice(batches, 12)} == {"texts"}
+            assert sorted(batches.bad_files()) == [f"texts[{i}]" for i in range(4)]
+            assert "record 3 of" in batches.bad_files()["texts[3]"]
+        else:
+            with pytest.raises(TooManyFaultsError, match="4 of 6 items of texts"):
+                list(itertools.islice(batches, 12))
+        batches.close()
 
 
 def test_records_travel_to_worker_processes(prepared):

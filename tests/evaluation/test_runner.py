@@ -1,6 +1,13 @@
 """Evaluation over annotated clips against the predictor asked one by one."""
 
 import dataclasses
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +114,22 @@ def test_a_bad_file_is_left_out_and_named(examples, results, tmp_path):
         evaluate(small.predictor(), [broken])
 
 
+def test_a_decoder_that_hangs_is_left_out(examples, results, monkeypatch):
+    monkeypatch.setattr("mplug2_jax.evaluation.runner.READ_TIMEOUT", 0.5)
+    released, predictor = threading.Event(), small.predictor()
+
+    def read(example):
+        if example.id == "hangs":
+            released.wait(60)
+        return predictor.read(example.media)
+
+    hangs = dataclasses.replace(examples[0], id="hangs")
+    found = evaluate(predictor, [examples[0], hangs, *examples[1:]], read=read)
+    released.set()
+    assert found.skipped == {"hangs": "reading took longer than 0.5 s"}
+    assert found.metrics == results.metrics
+
+
 def test_candidates_are_chosen_from(examples):
     candidates = [f"w{index} w5" for index in range(20, 32)]
     predictor = small.predictor(1, small.RANKING)
@@ -118,6 +141,73 @@ def test_candidates_are_chosen_from(examples):
     assert (record.prediction, record.score) == (expected.text, expected.score)
     assert record.prediction in candidates and 1 / 5 <= record.score <= 1
     assert not found.captions
+
+
+PROCESS = """
+import json
+import pickle
+import sys
+
+import jax
+
+port, index, folder, tests = sys.argv[1:]
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"localhost:{port}", 2, int(index))
+sys.path.insert(0, tests)
+import small
+from mplug2_jax.evaluation.runner import evaluate
+
+with open(f"{folder}/examples", "rb") as file:
+    examples = pickle.load(file)
+shown, predictor = [], small.predictor()
+read = []
+
+def count(example):
+    read.append(example.id)
+    return predictor.read(example.media)
+
+progress = lambda done, total: shown.append((done, total))
+results = evaluate(predictor, examples, ["caption"], read=count, progress=progress)
+with open(f"{folder}/{index}", "w") as file:
+    json.dump([read, shown, results.to_dict()], file)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_examples_and_have_all_results(examples, tmp_path):
+    """Five examples in windows of two: the last window of the second has none."""
+    bad = dataclasses.replace(examples[0], id="b\u00e4d", media=tmp_path / "gone.mp4")
+    again = dataclasses.replace(examples[0], id="again")
+    given = [*examples[:2], bad, examples[2], again]
+    (tmp_path / "examples").write_bytes(pickle.dumps(given))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    running = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-c", PROCESS, port, str(index), str(tmp_path)),
+                str(Path(small.__file__).parent),
+            ],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in running:
+        _, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error
+    alone = json.loads(
+        json.dumps(evaluate(small.predictor(), given, ["caption"]).to_dict())
+    )
+    alone.pop("seconds")
+    for index, ids in enumerate((["0", "1", "again"], ["b\u00e4d", "2"])):
+        read, shown, results = json.loads((tmp_path / str(index)).read_text())
+        results.pop("seconds")
+        assert sorted(read) == sorted(ids) and shown == [[4, 5], [5, 5]]
+        assert results == alone and list(results["skipped"]) == ["b\u00e4d"]
 
 
 def test_nothing_to_evaluate(examples):

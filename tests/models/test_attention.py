@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from mplug2_jax.models import attention
 from mplug2_jax.models.attention import KeyValue, attend
@@ -82,9 +83,23 @@ def test_long_attention_never_holds_all_scores():
     assert temporaries < 0.75e9
 
 
-def test_dropout_keeps_the_mean():
+@pytest.mark.parametrize("limit", [1 << 20, 1], ids=["short", "long"])
+def test_dropout_keeps_the_mean(monkeypatch, limit):
+    monkeypatch.setattr(attention, "BLOCKWISE_SCORES", limit)
     query, own = draw(1, 2, 4, 8), memory(1, 6, seed=6)
     keys = jax.random.split(jax.random.key(7), 3000)
     outs = jax.vmap(lambda key: attend(query, (own,), None, (0.3, key)))(keys)
     np.testing.assert_allclose(outs.mean(0), attend(query, (own,)), atol=0.05)
     assert float(outs.std(0).min()) > 0.01
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("tpu", 0), ("gpu", 0)])
+def test_the_path_is_of_the_devices_that_a_program_is_for(monkeypatch, platform, loops):
+    """Planned for a TPU on a CPU, rows do not go one by one."""
+    monkeypatch.setattr(attention, "CPU_SCORES", 100)
+    device = AbstractDevice(platform, None, platform)
+    mesh = AbstractMesh((1,), ("data",), abstract_device=device)
+    query, own = draw(4, 2, 6, 8), memory(4, 6, seed=8)
+    with jax.sharding.use_abstract_mesh(mesh):
+        program = jax.make_jaxpr(lambda q: attend(q, (own,)))(query)
+    assert str(program).count("scan[") == loops

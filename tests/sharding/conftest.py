@@ -20,13 +20,16 @@ VIDEOS = 24  # no size of the model is 24 or 48: a gathered batch is told by its
 
 @pytest.fixture(scope="session")
 def eight_heads() -> MPlug2Config:
-    text = TextConfig(64, 8, 128, 3, WORDS, 32, dropout=0.0, attention_dropout=0.0)
+    drawn = {"init_std": 0.1}  # else attention is so even that queries matter little
+    text = TextConfig(
+        64, 8, 128, 2, WORDS, 32, dropout=0.0, attention_dropout=0.0, **drawn
+    )
     return MPlug2Config(
-        VisionConfig(64, 1, 8, 12, 24, 128, local_temporal_init="normal"),
+        VisionConfig(64, 1, 8, 12, 24, 128, local_temporal_init="normal", **drawn),
         text,
         FusionConfig(1),
         DecoderConfig(1),
-        UniversalConfig(2, 4),
+        UniversalConfig(1, 4),
         contrastive=ContrastiveConfig(16),
     )
 

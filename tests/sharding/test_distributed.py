@@ -20,6 +20,8 @@ RELATIVE = 1e-5  # of losses: sums of eight parts or of four, over a few steps
 STEPS, SAVE_EVERY = 16, 4
 HEARTBEAT = 10  # seconds
 GRACE = 20  # on a busy machine, to notice and to end
+# Programs run a few times, so the compiler is told not to try hard.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 CONFIG = """
 from mplug2_jax.training.config import default_config, default_part
 
@@ -96,40 +98,39 @@ class Run:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        shared = os.environ | {
+        self.shared = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count={devices}",
             "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
             "MPLUG2_HEARTBEAT_SECONDS": str(HEARTBEAT),
         }
-        command = [sys.executable, "-m", "mplug2_jax", "train"]
-        command += ["--config", str(root / "config.py"), "--workdir", str(workdir)]
+        self.command = [sys.executable, "-m", "mplug2_jax", "train", "--config"]
+        self.command += [str(root / "config.py"), "--workdir", str(workdir)]
         workdir.mkdir(exist_ok=True)
-        self.processes = []
-        for index in range(count):
-            own = (f"127.0.0.1:{port}", str(count), str(index))
-            environment = shared | dict(zip(BY_HAND, own, strict=True))
-            self.processes.append(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
+        self.printed = [workdir.with_suffix(f".{index}.txt") for index in range(count)]
+        members = [(f"127.0.0.1:{port}", str(count), str(i)) for i in range(count)]
+        self.processes = list(map(self.start, members, self.printed))
+
+    def start(self, member: tuple[str, ...], printed: Path) -> subprocess.Popen:
+        environment = self.shared | dict(zip(BY_HAND, member, strict=True))
+        with printed.open("w") as file:
+            return subprocess.Popen(
+                self.command, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
+
+    def texts(self) -> list[str]:
+        return [file.read_text() for file in self.printed]
 
     def finish(self) -> list[str]:
         """What the processes printed; all must succeed."""
-        texts = [process.communicate(timeout=600)[0] for process in self.processes]
-        codes = [process.returncode for process in self.processes]
-        assert codes == [0] * len(codes), texts
-        return texts
+        codes = [process.wait(timeout=300) for process in self.processes]
+        assert codes == [0] * len(codes), "\n\n".join(self.texts())
+        return self.texts()
 
     def end(self) -> None:
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.wait()
 
     def losses(self) -> dict[int, dict[str, float]]:
         lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
@@ -175,42 +176,40 @@ def assert_same_losses(run: Run, expected: Run) -> None:
             np.testing.assert_allclose(found[step][name], value, RELATIVE, 1e-7)
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_train_as_one_does(world, alone, tmp_path, count):
-    run = Run(world, tmp_path / "run", count, 2)
-    try:
-        texts = run.finish()
-    finally:
+@pytest.fixture
+def launch(world, tmp_path):
+    """Starts runs of several processes, two devices each, which end with the test."""
+    runs = []
+
+    def start(count: int) -> Run:
+        runs.append(Run(world, tmp_path / "run", count, 2))
+        return runs[-1]
+
+    yield start
+    for run in runs:
         run.end()
-    for index, text in enumerate(texts):
-        assert text.count(f"process {index} of {count} (by hand)") == 1
+
+
+@pytest.mark.cluster
+def test_processes_train_as_one_does(launch, alone):
+    run = launch(4)
+    for index, text in enumerate(run.finish()):
+        assert text.count(f"process {index} of 4 (by hand)") == 1
     assert_same_losses(run, alone)
 
 
 @pytest.mark.cluster
-def test_a_killed_process_stops_the_others_and_a_restart_resumes(
-    world, alone, tmp_path
-):
-    run = Run(world, tmp_path / "run", 2, 2)
+def test_a_killed_process_stops_the_others_and_a_restart_resumes(launch, alone):
+    run = launch(2)
     first, second = run.processes
-    try:
-        while run.saved() < SAVE_EVERY:
-            assert first.poll() is None, first.communicate()[0]
-            time.sleep(0.002)
-        second.send_signal(signal.SIGKILL)
-        start = time.monotonic()
-        text = first.communicate(timeout=HEARTBEAT + GRACE)[0]
-        stopped_after = time.monotonic() - start
-    finally:
-        run.end()
-    assert first.returncode != 0, text
-    assert stopped_after < HEARTBEAT + GRACE
+    while run.saved() < SAVE_EVERY:
+        assert first.poll() is None, run.texts()[0]
+        time.sleep(0.002)
+    second.send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    assert first.wait(timeout=HEARTBEAT + GRACE) != 0
+    assert time.monotonic() - start < HEARTBEAT + GRACE
     assert run.saved() < STEPS, "the run ended before it was interrupted"
-    again = Run(world, tmp_path / "run", 2, 2)
-    try:
-        texts = again.finish()
-    finally:
-        again.end()
-    assert "resumed at step" in texts[0]
+    again = launch(2)
+    assert "resumed at step" in again.finish()[0]
     assert_same_losses(again, alone)

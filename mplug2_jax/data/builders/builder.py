@@ -20,7 +20,7 @@ from array_record.python import array_record_module  # type: ignore
 from tensorflow_datasets.core import file_adapters, writer
 
 from mplug2_jax.data.builders import DATASETS
-from mplug2_jax.data.builders.declaration import Counts, Dataset, Shard, check_counts
+from mplug2_jax.data.builders.declaration import Counts, Dataset, Shard
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.records import features, to_record
 from mplug2_jax.data.sources import Example
@@ -73,11 +73,8 @@ class Mplug2Data(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list["_Shard"]]:
         dataset = self.dataset
-        manual = dl_manager.manual_dir if dataset.manual else "."
-        splits = dataset.read(Path(manual), self.expected)
-        check_counts(dataset.name, splits, self.expected)
-        if empty := [name for name, split in splits.items() if not split.shards]:
-            raise ValueError(f"{dataset.name}: split {empty[0]} holds nothing.")
+        manual = Path(dl_manager.manual_dir if dataset.manual else ".")
+        splits = dataset.splits(manual, self.expected)
         counts = {name: vars(split.counts) for name, split in splits.items()}
         # Numbers are None where only reading would tell.
         self.info.metadata["counts"] = counts  # type: ignore[index]

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from absl import logging
 
 from mplug2_jax.data.sources import Example
 
@@ -37,6 +39,10 @@ class Split:
     missing: tuple[str, ...] = ()
 
 
+# Examples known one by one, or what cuts a split into shards of so many items.
+Content = Sequence[Example] | Callable[[int], Split]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set that can be prepared.
@@ -44,9 +50,11 @@ class Dataset:
     Attributes:
       name: on the command line.
       kind: of its media.
-      read: of the manual directory and the expected counts: the splits.
+      read: of the manual directory, or of the expected counts of one that is made on
+        the spot: the contents of its splits.
       files: what the manual directory must hold, for the command's help.
-      counts: published; splits without are not checked.
+      counts: published by who made the data or the splits; the files must have them.
+      reported: by papers only; other numbers of the files are logged.
       web: files are collected from the web, and some are always missing; they are left
         out and counted. Elsewhere a missing file is an error.
       manual: whether there is a manual directory at all.
@@ -54,20 +62,40 @@ class Dataset:
 
     name: str
     kind: Literal["video", "image", "text"]
-    read: Callable[[Path, Mapping[str, Counts]], Mapping[str, Split]]
+    read: Callable[[Any], Mapping[str, Content]]
     files: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    reported: Mapping[str, Counts] = field(default_factory=dict)
     web: bool = False
     manual: bool = True
 
-    @property
-    def shard_size(self) -> int:
-        """Items of a shard."""
-        return SHARD_SIZES[self.kind]
+    def splits(self, manual: Path, expected: Mapping[str, Counts]) -> dict[str, Split]:
+        """The splits, of the expected counts.
+
+        Raises:
+          ValueError: files are damaged, or hold something else.
+          FileNotFoundError: files are missing.
+        """
+        size = SHARD_SIZES[self.kind]
+        contents = self.read(manual if self.manual else expected)
+        splits = {
+            name: content(size) if callable(content) else _listed(content, size)
+            for name, content in contents.items()
+        }
+        _check_media(self.name, splits, expected)
+        if wrong := _differences(self.name, splits, expected):
+            raise ValueError(
+                f"{wrong[0]}; fetch the annotations again, or take what is there with "
+                "--any-counts."
+            )
+        for difference in _differences(self.name, splits, self.reported):
+            logging.warning("%s, as papers have it", difference)
+        if empty := [name for name, split in splits.items() if not split.shards]:
+            raise ValueError(f"{self.name}: split {empty[0]} holds nothing.")
+        return splits
 
 
-def listed(examples: Sequence[Example], shard_size: int) -> Split:
-    """The split of examples that are known one by one."""
+def _listed(examples: Sequence[Example], shard_size: int) -> Split:
     missing = {e.id: str(e.media) for e in examples if not Path(str(e.media)).is_file()}
     examples = [example for example in examples if example.id not in missing]
     shards = [
@@ -80,16 +108,10 @@ def listed(examples: Sequence[Example], shard_size: int) -> Split:
     return Split(shards, counts, tuple(missing.values()))
 
 
-def check_counts(
-    dataset: str, found: Mapping[str, Split], expected: Mapping[str, Counts]
+def _check_media(
+    dataset: str, found: Mapping[str, Split], expected: Iterable[str]
 ) -> None:
-    """Compares what was found with what is published.
-
-    Raises:
-      ValueError: they differ.
-      FileNotFoundError: media are missing.
-    """
-    for name, counts in expected.items():
+    for name in expected:
         if name not in found:
             raise ValueError(
                 f"{dataset} has no split {name!r} here, only {sorted(found)}; check "
@@ -101,11 +123,17 @@ def check_counts(
                 f"({', '.join(missing[:3])}, ...); fetch them, or leave them out with "
                 "--any-counts."
             )
-        for what, number in vars(counts).items():
-            its = getattr(found[name].counts, what)
-            if number is not None and its is not None and its != number:
-                raise ValueError(
-                    f"{dataset}, split {name}: {its} {what} found, {number} expected; "
-                    "fetch the annotations again, or take what is there with "
-                    "--any-counts."
-                )
+
+
+def _differences(
+    dataset: str, found: Mapping[str, Split], expected: Mapping[str, Counts]
+) -> list[str]:
+    """Where numbers that are known on both sides differ."""
+    return [
+        f"{dataset}, split {name}: {its} {what} found, {number} expected"
+        for name, counts in expected.items()
+        if name in found
+        for what, number in vars(counts).items()
+        for its in [getattr(found[name].counts, what)]
+        if None not in (number, its) and its != number
+    ]

@@ -4,35 +4,39 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts, Dataset, Split
+from mplug2_jax.data.builders.declaration import Content, Counts, Dataset, Split
 
 MIN_WORDS = 5  # headings and list items say little
-SPLITS = ("train", "validation")
+PASSAGE = 1024  # bytes, about; a shard takes as many of them as it has items
 
 
-def _splits(manual: Path, _) -> dict[str, Split]:
-    files = {split: sorted(manual.glob(f"{split}*.txt")) for split in SPLITS}
-    splits = {
-        split: Split([s for path in its for s in _shards(path)], Counts(None, 0, 0))
-        for split, its in files.items()
-        if its
+def _splits(manual: Path) -> dict[str, Content]:
+    files = {
+        split: sorted(manual.glob(f"{split}*.txt")) for split in ("train", "validation")
     }
-    if not splits:
+    if not any(files.values()):
         raise FileNotFoundError(f"{manual} has no train*.txt; put the texts there.")
-    return splits
+    return {split: partial(_split, its) for split, its in files.items() if its}
 
 
-def _shards(path: Path) -> list:
-    """Stretches of a file that end with a line."""
-    size, bounds = path.stat().st_size, [0]
-    with path.open("rb") as file:
-        while bounds[-1] < size:
-            file.seek(min(bounds[-1] + SHARD_SIZES["text"] * 1024, size))
-            file.readline()
-            bounds.append(file.tell())
-    return [
-        partial(_lines, path, a, b) for a, b in zip(bounds, bounds[1:], strict=False)
+def _split(files: list[Path], shard_size: int) -> Split:
+    shards = [
+        partial(_lines, path, start, end)
+        for path in files
+        for start, end in _stretches(path, shard_size * PASSAGE)
     ]
+    return Split(shards, Counts(None, 0, 0))
+
+
+def _stretches(path: Path, least: int) -> Iterator[tuple[int, int]]:
+    """Stretches of a file of so many bytes at least that end with a line."""
+    start, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while start < size:
+            file.seek(min(start + least, size))
+            file.readline()
+            yield start, file.tell()
+            start = file.tell()
 
 
 def _lines(path: Path, start: int, end: int) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,8 @@ from mplug2_jax.data.sources import QA, SUFFIXES, Example
 
 csv.field_size_limit(1 << 24)
 
+QA_FILES = {"train": "train", "validation": "val", "test": "test"}
+
 
 def find(root: Path, *names: str) -> Path:
     """The first of the names that exists under `root`.
@@ -54,15 +56,17 @@ class MediaFolders:
     """Finds media by name in folders whose content is listed once.
 
     Args:
+      root: where the folders are.
       folders: those that exist are searched, in order.
       suffixes: tried after the name itself.
     """
 
-    def __init__(self, folders: Iterable[Path], suffixes: Sequence[str] = SUFFIXES):
-        self.folders = [folder for folder in folders if folder.is_dir()]
+    def __init__(self, root: Path, *folders: str, suffixes: Sequence[str] = SUFFIXES):
         self.suffixes = ("", *suffixes)
         self._names = {
-            folder: {f.name for f in folder.iterdir()} for folder in self.folders
+            root / folder: {file.name for file in (root / folder).iterdir()}
+            for folder in folders
+            if (root / folder).is_dir()
         }
 
     def __call__(self, name: str) -> Path:
@@ -71,38 +75,53 @@ class MediaFolders:
             for suffix in self.suffixes:
                 if name + suffix in names:
                     return folder / (name + suffix)
-        first = self.folders[0] if self.folders else Path()
-        return first / (name + self.suffixes[1])
+        return next(iter(self._names), Path()) / (name + self.suffixes[1])
 
 
-def questions_by_video(
+def asked(
     records: Iterable[Mapping[str, Any]],
-    video: Callable[[Mapping[str, Any]], str],
+    name: str,
+    media: Callable[[str], Path],
     id_: str = "id",
-    kind: Callable[[Mapping[str, Any]], str | None] = lambda record: None,
-) -> dict[str, list[QA]]:
-    """Records with `question` and `answer`, grouped by the video's name."""
-    grouped: dict[str, list[QA]] = defaultdict(list)
+) -> list[Example]:
+    """Records with `question`, `answer` and perhaps `kind`, grouped by their medium.
+
+    Args:
+      name: of the medium, made of a record: "video{video_id}".
+      media: its file.
+      id_: which value is the question's own.
+    """
+    grouped: dict[str, tuple[QA, ...]] = defaultdict(tuple)
     for record in records:
-        name = None if record.get(id_) is None else str(record[id_])
-        answers = (str(record["answer"]),)
-        qa = QA(record["question"], answers, (1.0,), kind(record), name)
-        grouped[video(record)].append(qa)
-    return dict(grouped)
+        own = None if record.get(id_) is None else str(record[id_])
+        answers, kind = (str(record["answer"]),), record.get("kind") or None
+        qa = QA(record["question"], answers, (1.0,), kind, own)
+        grouped[name.format_map(record)] += (qa,)
+    return [Example(n, media(n), questions=qas) for n, qas in grouped.items()]
+
+
+def questions_of(
+    manual: Path, name: str, media: Callable[[str], Path]
+) -> dict[str, list[Example]]:
+    """The splits of MSRVTT-QA and MSVD-QA, whose files look alike; see `asked`."""
+    return {
+        split: asked(read_json(find(manual, f"{short}_qa.json")), name, media)
+        for split, short in QA_FILES.items()
+    }
 
 
 def table_split(
     path: Path,
     parse: Callable[[dict[str, str]], Example | None],
+    delimiter: str,
+    columns: Sequence[str] | None,
     shard_size: int,
-    delimiter: str = ",",
-    columns: Sequence[str] | None = None,
 ) -> Split:
     """The split of a table too large to hold: shards are stretches of its bytes.
 
     Args:
       parse: a row to an example; None leaves it out.
-      columns: of a table without a header.
+      columns: of a table without a header, else None.
     """
     quoted = delimiter == ","
     with path.open("rb") as file:
@@ -145,9 +164,10 @@ def _read_stretch(
                 yield example
 
 
-def tar_split(tars: Sequence[Path]) -> Split:
-    """The split of tar files with `KEY.jpg` (or .mp4, ...) beside `KEY.txt`."""
-    return Split([partial(_read_tar, tar) for tar in tars], Counts(questions=0))
+def tar_split(tars: Sequence[Path]) -> Callable[[int], Split]:
+    """Tar files with `KEY.jpg` (or .mp4, ...) beside `KEY.txt`, each a shard."""
+    split = Split([partial(_read_tar, tar) for tar in tars], Counts(questions=0))
+    return lambda shard_size: split
 
 
 def folder_split(folder: Path, shard_size: int) -> Split:

@@ -2,47 +2,26 @@
 
 from pathlib import Path
 
-from mplug2_jax.data.builders.declaration import (
-    SHARD_SIZES,
-    Counts,
-    Dataset,
-    Split,
-    listed,
-)
-from mplug2_jax.data.builders.reading import (
-    MediaFolders,
-    find,
-    questions_by_video,
-    read_table,
-)
+from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.reading import MediaFolders, asked, find, read_table
 from mplug2_jax.data.sources import Example
 
 KINDS = {"0": "object", "1": "number", "2": "color", "3": "location"}
+# github.com/YunseokJANG/tgif-qa, README: what its Frame QA has.
+COUNTS = {"train": Counts(questions=39392), "test": Counts(questions=13691)}
 
 
-def _frame_qa(manual: Path, _) -> dict[str, Split]:
-    media = MediaFolders((manual / "gifs", manual), (".gif",))
+def _frame_qa(manual: Path) -> dict[str, list[Example]]:
+    media = MediaFolders(manual, "gifs", ".", suffixes=(".gif",))
     splits = {}
-    for split in ("train", "test"):
+    for split in COUNTS:
         name = f"{split.capitalize()}_frameqa_question"
         rows = read_table(find(manual, f"{name}.csv", f"{name}.tsv"), "\t")
-        asked = questions_by_video(
-            rows,
-            lambda row: row["gif_name"],
-            "vid_id",
-            lambda row: KINDS.get(row.get("type", "")),
-        )
-        examples = [Example(g, media(g), questions=tuple(q)) for g, q in asked.items()]
-        splits[split] = listed(examples, SHARD_SIZES["video"])
+        for row in rows:
+            row["kind"] = KINDS.get(row.get("type", ""), "")
+        splits[split] = asked(rows, "{gif_name}", media, "vid_id")
     return splits
 
 
-DATASETS = (
-    Dataset(
-        "tgif_frame_qa",
-        "video",
-        _frame_qa,
-        "Train_frameqa_question.csv, Test_frameqa_question.csv (tab-separated), gifs/",
-        {"train": Counts(questions=39392), "test": Counts(questions=13691)},
-    ),
-)
+FILES = "Train_frameqa_question.csv, Test_frameqa_question.csv (tab-separated), gifs/"
+DATASETS = (Dataset("tgif_frame_qa", "video", _frame_qa, FILES, COUNTS),)

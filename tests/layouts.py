@@ -1,0 +1,231 @@
+"""Small imitations of data sets, laid out like their official files.
+
+`LAYOUTS` names the files of each, and what every split holds.
+"""
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+from mplug2_jax.data import shapes
+
+CLIP = shapes.encode_mp4(
+    shapes.render(shapes.make_scene(np.random.default_rng(0)), 3, 16)
+)
+
+
+def picture(suffix):
+    frames = [Image.new("RGB", (8, 8), (i * 90, 0, 0)) for i in range(3)]
+    more = {"save_all": True, "append_images": frames[1:]} if suffix == "gif" else {}
+    frames[0].save(buffer := io.BytesIO(), {"jpg": "jpeg"}.get(suffix, suffix), **more)
+    return buffer.getvalue()
+
+
+MEDIA = {".mp4": CLIP, ".avi": CLIP, ".jpg": picture("jpg"), ".gif": picture("gif")}
+
+
+def write(root, files):
+    """Files by name: bytes and texts as they are, other values as JSON.
+
+    Names that end in a medium's extension may be given without a content.
+    """
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = MEDIA[path.suffix] if content is None else content
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def media(*names):
+    return dict.fromkeys(names)
+
+
+def table(rows, delimiter=","):
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def tar(**members):
+    """A tar of KEY.txt, KEY.json and, unless it is None, KEY.SUFFIX."""
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as file:
+        for key, suffix in members.items():
+            contents = {"json": b"{}", "txt": f"text of {key}".encode()}
+            if suffix:
+                contents[suffix] = MEDIA[f".{suffix}"]
+            for ending, data in contents.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def msrvtt(videos=(("video0", "train"), ("video1", "validate"))):
+    both = [[{"video_id": v, "split": s} for v, s in videos]]
+    both.append([{"video_id": "video2", "split": "test"}])
+    names = ("train_val_videodatainfo.json", "test_videodatainfo.json")
+    files = media(
+        *(f"TrainValVideo/{v}.mp4" for v, _ in videos), "TestVideo/video2.mp4"
+    )
+    for name, listed in zip(names, both, strict=True):
+        sentences = [
+            {"video_id": v["video_id"], "caption": f"{v['video_id']} {n}", "sen_id": n}
+            for n in range(2)
+            for v in listed
+        ]
+        files[name] = {"videos": listed, "sentences": sentences}
+    return files
+
+
+def qa():
+    files = {}
+    for number, name in enumerate(("train", "val", "test"), 1):
+        first = {
+            "question": "what is it?",
+            "answer": "red",
+            "video_id": number,
+            "id": 7,
+        }
+        other = {**first, "question": "how many?", "answer": "two", "id": 8}
+        files[f"{name}_qa.json"] = [first, other]
+    return files
+
+
+ASKED = [("what is it?", ("red",), None, "7"), ("how many?", ("two",), None, "8")]
+CLIPS = [f"c{i}_0_{i}" for i in range(1, 1303)]
+MAPPING = "".join(f"{clip} vid{i}\n" for i, clip in enumerate(CLIPS, 1))
+MSVD = media(*(f"YouTubeClips/{CLIPS[i]}.avi" for i in (0, 1, 2, 1200, 1300)))
+TGIF = {"gif_name": "g_a", "question": "what color ?", "answer": "red", "type": "2"}
+TGIF |= {"vid_id": "F1", "key": "1", "description": "a man"}
+WEBVID = [
+    {"videoid": i, "contentUrl": "u", "duration": "PT", "page_dir": "p/1"}
+    | {"name": f'a "{i}"\nb'}
+    for i in range(5)
+]
+PAIRS = [{"image": f"train/{k}.jpg", "caption": f"text of {k}"} for k in ("000", "001")]
+IMAGES = media("train/000.jpg", "train/001.jpg")
+COCO = [
+    {"cocoid": i, "split": split, "filepath": "val2014", "filename": f"C_{i}.jpg"}
+    | {"sentences": [{"raw": f"caption {i} "}]}
+    for i, split in enumerate(("train", "restval", "val", "test"))
+]
+REGIONS = [{"phrase": p, "image_id": 5} for p in ("a dog", "a dog", " ", "a cat ")]
+VG_QA = [{"image_id": 5, "qa_id": 9, "question": "who?", "answer": "a dog."}]
+
+# By data set and layout: the files, and by split each example's captions or questions.
+LAYOUTS = {
+    "msrvtt_caption": (
+        msrvtt(),
+        {
+            "train": {"video0": ("video0 0", "video0 1")},
+            "validation": {"video1": ("video1 0", "video1 1")},
+            "test": {"video2": ("video2 0", "video2 1")},
+        },
+    ),
+    "msrvtt_qa": (
+        qa() | media(*(f"video/video{number}.mp4" for number in (1, 2, 3))),
+        {
+            "train": {"video1": ASKED},
+            "validation": {"video2": ASKED},
+            "test": {"video3": ASKED},
+        },
+    ),
+    "msrvtt_retrieval": (
+        {
+            "MSRVTT_data.json": {
+                "videos": [],
+                "sentences": [
+                    {"video_id": f"video{i}", "caption": f"c{i}"} for i in (0, 1, 1)
+                ],
+            },
+            "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo1\n",
+            "MSRVTT_JSFUSION_test.csv": table(
+                [{"key": "ret0", "video_id": "video2", "sentence": "a, b"}]
+            ),
+            **media(*(f"videos/all/video{number}.mp4" for number in range(3))),
+        },
+        {
+            "train": {"video0": ("c0",), "video1": ("c1", "c1")},
+            "test": {"video2": ("a, b",)},
+        },
+    ),
+    "msvd_caption": (
+        {
+            **MSVD,
+            "youtube_mapping.txt": MAPPING,
+            "AllVideoDescriptions.txt": f"# header\n\n{CLIPS[0]} a man runs\n"
+            f"{CLIPS[0]} someone\n{CLIPS[1300]} a dog\n",
+        },
+        {
+            "train": {CLIPS[0]: ("a man runs", "someone"), CLIPS[1]: (), CLIPS[2]: ()},
+            "validation": {CLIPS[1200]: ()},
+            "test": {CLIPS[1300]: ("a dog",)},
+        },
+    ),
+    "msvd_qa": (
+        {**qa(), **MSVD, "youtube_mapping.txt": MAPPING},
+        {
+            "train": {"vid1": ASKED},
+            "validation": {"vid2": ASKED},
+            "test": {"vid3": ASKED},
+        },
+    ),
+    "tgif_frame_qa": (
+        {f"{s}_frameqa_question.csv": table([TGIF], "\t") for s in ("Train", "Test")}
+        | media("gifs/g_a.gif"),
+        {
+            split: {"g_a": [("what color ?", ("red",), "color", "F1")]}
+            for split in ("train", "test")
+        },
+    ),
+    "webvid_2m csv": (
+        {"results_2M_train.csv": table(WEBVID)}
+        | media(*(f"videos/p/1/{number}.mp4" for number in (0, 1, 4))),
+        {"train": {str(i): (f'a "{i}"\nb',) for i in (0, 1, 4)}},
+    ),
+    "webvid_2m tar": (
+        {"train/00000.tar": tar(v="mp4", w=None)},
+        {"train": {"00000/v": ("text of v",)}},
+    ),
+    "cc3m tar": (
+        {"train/0.tar": tar(a="jpg"), "train/1.tar": tar(b="jpg", c=None)},
+        {"train": {"0/a": ("text of a",), "1/b": ("text of b",)}},
+    ),
+    "cc12m jsonl": (
+        {"train.jsonl": "\n".join(map(json.dumps, PAIRS)), **IMAGES},
+        {"train": {pair["image"]: (pair["caption"],) for pair in PAIRS}},
+    ),
+    "sbu tsv": (
+        {"train.tsv": table(PAIRS, "\t"), **IMAGES},
+        {"train": {pair["image"]: (pair["caption"],) for pair in PAIRS}},
+    ),
+    "image_text files": (
+        {"train/000.txt": "text of 000\n", "train/001.txt": "text of 001", **IMAGES},
+        {"train": {"000": ("text of 000",), "001": ("text of 001",)}},
+    ),
+    "coco_captions": (
+        {"dataset_coco.json": {"images": COCO, "dataset": "coco"}}
+        | media(*(f"val2014/C_{i}.jpg" for i in range(4))),
+        {
+            "train": {"0": ("caption 0",), "1": ("caption 1",)},
+            "validation": {"2": ("caption 2",)},
+            "test": {"3": ("caption 3",)},
+        },
+    ),
+    "visual_genome": (
+        {"region_descriptions.json": [{"id": 5, "regions": REGIONS}]}
+        | media("VG_100K_2/5.jpg"),
+        {"train": {"5": ("a dog", "a cat")}},
+    ),
+    "visual_genome_qa": (
+        {"question_answers.json": [{"id": 5, "qas": VG_QA}]} | media("VG_100K/5.jpg"),
+        {"train": {"5": [("who?", ("a dog.",), None, "9")]}},
+    ),
+}
