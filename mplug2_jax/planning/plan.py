@@ -151,7 +151,6 @@ def _plan(
         optimizer,
         config.distillation,
         config.accumulation,
-        freeze=config.optimizer.freeze,
         **options,
     )
     arguments = (state, batch, key)

@@ -174,7 +174,6 @@ class _Run:
         config = self.config
         return make_step(
             *(self.task, self.optimizer, config.distillation, config.accumulation),
-            freeze=config.optimizer.freeze,
             **self.layout,
         )
 
@@ -227,7 +226,7 @@ def _flop_counter(
         return lambda kind, batch: 0.0
     model = task.config.replace(numerics={"remat": "none"})
     made_of = dataclasses.replace(task, config=model), optimizer, config.distillation
-    advance = make_step(*made_of, freeze=config.optimizer.freeze)
+    advance = make_step(*made_of)
 
     def flops(kind: str, batch: Any) -> float:
         if kind not in known:

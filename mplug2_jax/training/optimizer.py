@@ -7,7 +7,7 @@ weight decay 0.02, warm-up from 1e-6 in 200 steps, cosine per step to 1e-6).
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,18 @@ class OptimizerConfig:
     warmup_init: float = 1e-6
     end_learning_rate: float = 1e-6
     clip_norm: float = 0.0
+    freeze: tuple[str, ...] = ()
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation, and which parameters it leaves alone.
+
+    Attributes:
+      freeze: see `OptimizerConfig.freeze`.
+    """
+
+    init: optax.TransformInitFn
+    update: optax.TransformUpdateFn
     freeze: tuple[str, ...] = ()
 
 
@@ -87,7 +99,7 @@ def zero_frozen(grads: Any, freeze: Sequence[str]) -> Any:
     return _by_path(grads, keep) if freeze else grads
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int) -> Optimizer:
     """AdamW over a parameter tree, with `steps` optimizer steps in all.
 
     Frozen parameters have no moments, and their gradients do not count in clipping.
@@ -123,7 +135,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         ignore = optax.stateless(lambda grads, _: zero_frozen(grads, config.freeze))
         clip = optax.clip_by_global_norm(config.clip_norm)
         optimizer = optax.chain(ignore, clip, optimizer)
-    return optimizer
+    return Optimizer(*optimizer, tuple(config.freeze))
 
 
 def _check_freeze(params: Any, freeze: Sequence[str]) -> None:

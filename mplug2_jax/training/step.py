@@ -1,7 +1,7 @@
 """The training state, how it is born on a mesh, and the function that advances it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -16,7 +16,7 @@ from mplug2_jax.models.mplug2 import init_params
 from mplug2_jax.sharding import partition
 from mplug2_jax.sharding.mesh import is_single
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.optimizer import zero_frozen
+from mplug2_jax.training.optimizer import Optimizer, zero_frozen
 from mplug2_jax.types import MultimodalBatch
 
 
@@ -62,7 +62,7 @@ class TrainState:
 
 def init_state(
     params: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     distillation: DistillationConfig,
     teacher: Any = None,
     queue: Any = None,
@@ -85,7 +85,7 @@ def init_state(
 
 def abstract_state(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     distillation: DistillationConfig,
     *,
     ema_decay: float = 0.0,
@@ -107,7 +107,7 @@ def abstract_state(
 
 def create_state(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     distillation: DistillationConfig,
     key: jax.Array,
     *,
@@ -150,12 +150,11 @@ def create_state(
 
 def make_step(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     distillation: DistillationConfig,
     accumulation: int = 1,
     *,
     ema_decay: float = 0.0,
-    freeze: Sequence[str] = (),
     mesh: Mesh | None = None,
 ) -> Callable[
     [TrainState, MultimodalBatch, jax.Array], tuple[TrainState, dict[str, Array]]
@@ -171,7 +170,6 @@ def make_step(
       accumulation: parts that the batch is processed in, see `Task.gradients`.
       ema_decay: of the moving average of the parameters; 0 keeps none. The first
         updates follow faster: min(decay, (1 + n) / (10 + n)) after n of them.
-      freeze: see `OptimizerConfig.freeze`.
       mesh: state and batch are divided over it (`create_state`, `shard_batch`).
     """
 
@@ -184,7 +182,7 @@ def make_step(
                 *(state.params, batch, rng, state.teacher, weight, state.queue),
                 parts=accumulation,
             )
-        grads = zero_frozen(grads, freeze)
+        grads = zero_frozen(grads, optimizer.freeze)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -31,12 +31,11 @@ def setup(small_config, small_batch):
     return task, jax.jit(task.init)(jax.random.key(0)), small_batch
 
 
-def run(setup, distillation=DistillationConfig(), accumulation=1, **options):
+def run(setup, distillation=DistillationConfig(), accumulation=1, freeze=(), **options):
     task, params, batch = setup
-    frozen = dataclasses.replace(OPTIMIZER, freeze=options.get("freeze", ()))
-    optimizer = make_optimizer(frozen, 10)
-    ema = {name: value for name, value in options.items() if name == "ema_decay"}
-    state = init_state(jax.tree.map(jnp.copy, params), optimizer, distillation, **ema)
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, freeze=freeze), 10)
+    params = jax.tree.map(jnp.copy, params)
+    state = init_state(params, optimizer, distillation, **options)
     step = make_step(task, optimizer, distillation, accumulation, **options)
     return step(state, batch, jax.random.key(1))
 
