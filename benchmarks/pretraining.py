@@ -24,6 +24,7 @@ from mplug2_jax.predictor import Predictor
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator  # noqa: E402
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETS = ("shapes", "shapes_images", "shapes_texts")
@@ -84,6 +85,9 @@ def curves(runs: dict[str, Path], path: Path) -> None:
     for name, label in OBJECTIVES.items():
         _plot(left, runs["pretrained"], f"train/video/loss_{name}", label)
     left.set(title="pretraining, loss on videos", xlabel="step", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     for name in ("fine-tuned", "from nothing"):
         _plot(right, runs[name], "train/answer_accuracy", name)
     right.set(title="training on questions, accuracy", xlabel="step", ylim=(0, 1))
