@@ -144,9 +144,10 @@ class Tolerant(Generic[Item, Loaded]):
             else:
                 self.faults.succeeded()
                 return loaded
+        reason = next(reversed(self.faults.bad.values()), "there are none")
         raise TooManyFaultsError(
             f"None of the {len(self.items)} items of {self.faults.name} can be used; "
-            "see the log, and mend the data."
+            f"the last: {reason}. Mend the data."
         )
 
     def _load(self, place: int, rng: np.random.Generator, found: list[Item]) -> Loaded:
