@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
     add("--curves", type=Path, metavar="PNG")
     add("--counts", default="", help="SPLIT=N,... of each data set")
     add("--clips", type=int, default=100, help="to search among")
-    add("--steps", type=int, nargs=2, default=(3000, 1500), metavar=("FIRST", "THEN"))
+    add("--steps", type=int, nargs=2, default=(3800, 1500), metavar=("FIRST", "THEN"))
     return parser.parse_args()
 
 
@@ -59,6 +59,8 @@ def train(config: str, workdir: Path, changed: dict[str, Any]) -> float:
     overrides = [f"--config.{name}={value}" for name, value in changed.items()]
     path = CONFIGS / f"{config}.py"
     command("train", "--config", path, "--workdir", workdir, *overrides)
+    if not (workdir / "final").exists():
+        raise SystemExit(f"{workdir} was stopped; the same command goes on")
     return (time.monotonic() - start) / 60
 
 

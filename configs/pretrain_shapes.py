@@ -37,16 +37,14 @@ def get_config():
     config.inputs.question_length = 20
     config.inputs.answer_length = 20
     config.inputs.text_length = 32
-    config.objectives.queue_size = 512
-    config.distillation.weight = 0.4
-    config.distillation.ramp_steps = 500
+    config.objectives.negatives = "batch"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.vision_learning_rate = 1e-3
     config.optimizer.b2 = 0.98
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 3000
+    config.steps = 3800
     config.log_every = 50
     config.save_every = 500
     return config

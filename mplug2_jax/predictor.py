@@ -46,6 +46,7 @@ from mplug2_jax.prediction import (
 )
 from mplug2_jax.tasks import generation
 from mplug2_jax.tasks.generation import TaskName
+from mplug2_jax.types import Tokens
 
 Item = str | os.PathLike | Media | Shaped[np.ndarray, "..."]
 Answers = Sequence[str] | Candidates | None
@@ -121,7 +122,10 @@ class Predictor:
         rule = rule or decoding.rule or stored.decoding_rule
         decoding = dataclasses.replace(decoding, rule=rule)
         inputs = find_inputs(folder, stored, num_frames)
-        modules = generation.needed(task, stored.modules) if task else stored.modules
+        modules = stored.modules
+        if task:
+            row = "qa" if task == "caption" and inputs.instruction else task
+            modules = generation.needed(row, stored.modules)
         model = MPlug2(stored.config, modules)
         tokenizer = find_tokenizer(folder, stored, vocab)
         # Whatever does not fit is said before gigabytes are read.
@@ -134,21 +138,22 @@ class Predictor:
 
     def require(self, task: TaskName) -> None:
         """Raises ValueError if the model lacks modules that the task needs."""
-        generation.needed(task, self.model.modules)
+        generation.needed(self._row(task), self.model.modules)
 
-    @property
-    def can_caption(self) -> bool:
-        return not generation.missing("caption", self.model.modules)
+    def can(self, task: TaskName) -> bool:
+        """Whether the model has the modules that the task needs."""
+        return not generation.missing(self._row(task), self.model.modules)
 
-    @property
-    def can_answer(self) -> bool:
-        return not generation.missing("qa", self.model.modules)
+    def _row(self, task: TaskName) -> TaskName:
+        """Captions by instruction are answers."""
+        return "qa" if task == "caption" and self.inputs.instruction else task
 
     @property
     def caption_decoding(self) -> DecodingConfig:
         minimum = self.decoding.min_caption_length
         if minimum is None:
-            minimum = len(self.tokenizer.encode(self.inputs.prompt))
+            prompt = "" if self.inputs.instruction else self.inputs.prompt
+            minimum = len(self.tokenizer.encode(prompt))
         return self._search(self.inputs.caption_length, minimum)
 
     @property
@@ -284,6 +289,12 @@ class Predictor:
         """Captions of the rows of `encoded` that are not padding."""
         decoding = self.caption_decoding
         count = texts_per_row(decoding, top_k)
+        if self.inputs.instruction:
+            asked = [(row, 0) for row in range(len(encoded.vision))]
+            tokens = self._questions([self.inputs.instruction] * len(asked))
+            rows = np.arange(len(asked))
+            found = self._generate(encoded, rows, asked, tokens, decoding, top_k)
+            return found[: len(encoded.indices)]
         out = generation.caption(
             self.model,
             decoding,
@@ -332,19 +343,30 @@ class Predictor:
         """One device call: groups of (row of `encoded`, question) of one size."""
         rows = np.array([group[0][0] for group in groups])
         places = [place for group in groups for place in group]
-        asked = [questions[row][index] for row, index in places]
-        tokens = self.inputs.questions(self.tokenizer, asked, max_words=50)
+        tokens = self._questions([questions[row][index] for row, index in places])
+        if candidates is None:
+            decoding = self.answer_decoding
+            return self._generate(encoded, rows, places, tokens, decoding, top_k)
+        k = min(self.decoding.ranked, len(candidates.tokens.values))
         shared = self.params, encoded.vision, rows, tokens
-        if candidates is not None:
-            k = min(self.decoding.ranked, len(candidates.tokens.values))
-            out = generation.rank(self.model, k, *shared, candidates.tokens)
-            return ranked(out, candidates.texts, top_k)
-        decoding = self.answer_decoding
+        out = generation.rank(self.model, k, *shared, candidates.tokens)
+        return ranked(out, candidates.texts, top_k)
+
+    def _questions(self, questions: list[str]) -> Tokens:
+        return self.inputs.questions(self.tokenizer, questions, max_words=50)
+
+    def _generate(self, encoded, rows, places, tokens, decoding, top_k):
+        """Texts that answer the questions of `tokens`, at (row, index) of `places`."""
         count = texts_per_row(decoding, top_k)
-        numbers = [encoded.numbers[row] * STREAMS + index for row, index in places]
-        key = jax.random.key(self.decoding.seed)
+        numbers = padded(encoded.numbers, len(encoded.vision))
+        numbers = [numbers[row] * STREAMS + index for row, index in places]
         out = generation.answer(
-            self.model, decoding, *shared, key, streams(numbers, count), count=count
+            self.model,
+            decoding,
+            *(self.params, encoded.vision, rows, tokens),
+            jax.random.key(self.decoding.seed),
+            streams(numbers, count),
+            count=count,
         )
         return generated(out, self.tokenizer, top_k)
 

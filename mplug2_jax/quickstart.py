@@ -18,7 +18,8 @@ from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.evaluation.report import write_report
-from mplug2_jax.evaluation.runner import Results, evaluate
+from mplug2_jax.evaluation.results import Results
+from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.models.config import preset
 from mplug2_jax.predictor import Decoding, Predictor
 from mplug2_jax.training.config import DataConfig, RunConfig

@@ -1,24 +1,35 @@
-"""Texts find media, and media texts: a predictor's model as a search engine.
+"""Texts find media, and media texts: a model as a search engine.
 
-retriever = Retriever(Predictor.from_checkpoint("checkpoints/pretrained"))
+retriever = Retriever.from_checkpoint("checkpoints/pretrained")
 clips = retriever.encode_media(["a.mp4", "b.mp4"])
 texts = retriever.encode_texts(["a man plays the piano"])
 texts.features @ clips.features.T         # contrast: all pairs
 retriever.match(texts, clips, [(0, 1)])   # matching: some pairs, better and slower
+retriever.search(Index.load("clips.index"), "a man plays the piano")
 """
 
+import functools
+import hashlib
+import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from mplug2_jax.batching import by_kind, padded
+from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
+from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
 from mplug2_jax.data.prefetch import batched, read_ahead, unless_error
 from mplug2_jax.data.video import Media
+from mplug2_jax.index import Index
+from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks import retrieval
+from mplug2_jax.tasks.base import COMPOSITION
+
+Encoding = tuple[np.ndarray, np.ndarray]  # one row's unit vector and states
 
 
 class Encodings(NamedTuple):
@@ -35,6 +46,19 @@ class Encodings(NamedTuple):
     masks: Sequence[Int[np.ndarray, "N"]] = ()
 
 
+class Hit(NamedTuple):
+    """A file that was found.
+
+    Attributes:
+      similarity: of contrast, in [-1, 1].
+      odds: log odds of matching; None where it was not asked.
+    """
+
+    file: str
+    similarity: float
+    odds: float | None = None
+
+
 class Retriever:
     """A predictor whose model can compare media with texts.
 
@@ -46,33 +70,84 @@ class Retriever:
         self.predictor = predictor
         self._require(retrieval.CONTRAST)
 
+    @classmethod
+    def from_checkpoint(
+        cls,
+        directory: str | os.PathLike,
+        *,
+        matching: bool = True,
+        vocab: str | os.PathLike | None = None,
+        num_frames: int | None = None,
+        batch_size: int = 8,
+    ) -> Self:
+        """Loads what retrieval uses of a checkpoint, and nothing else.
+
+        Args:
+          matching: with the modules of the second stage.
+          vocab, num_frames, batch_size: as `Predictor.from_checkpoint` takes them.
+
+        Raises:
+          ValueError: no checkpoint, modules missing, or another vocabulary.
+          OSError: there is no vocabulary.
+        """
+        folder = find_checkpoint(directory)
+        stored = read_metadata(folder)
+        tokenizer = find_tokenizer(folder, stored, vocab)
+        inputs = find_inputs(folder, stored, num_frames)
+        left_out = () if matching else retrieval.MATCHING
+        used = [m for m in COMPOSITION["retrieval"].modules if m not in left_out]
+        params, loaded = load_checkpoint(folder, used)
+        model = MPlug2(loaded.config, loaded.modules)
+        return cls(Predictor(model, params, tokenizer, inputs, batch_size=batch_size))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the head that makes the features: other checkpoints have another."""
+        leaves = jax.device_get(jax.tree.leaves(self.predictor.params["contrastive"]))
+        return hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """The learned divisor of similarities."""
+        return float(self.predictor.params["contrastive"]["temperature"])
+
     def encode_media(
-        self, items: Sequence[Any], read: Callable[[Any], Media] | None = None
+        self,
+        items: Sequence[Any],
+        read: Callable[[Any], Media] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Encodings:
         """Encodes media of all kinds.
 
         Args:
           items: whatever `read` takes; by default what `Predictor.caption` takes.
+          check: called between batches; may raise.
 
         Raises:
           ValueError, OSError: a medium cannot be read.
         """
-        its, rows = self.predictor, self.predictor.batch_size
-        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        with read_ahead(read or its.medium, items, 2 * rows) as results:
-            for window in batched(map(unless_error, results), rows):
-                start = len(found)
-                for places in by_kind(window):
-                    frames = [window[i].frames for i in padded(places, rows)]
-                    out = retrieval.encode_media(
-                        its.model,
-                        its.params,
-                        np.stack(frames),
-                        is_video=not window[places[0]].image,
-                    )
-                    found |= zip([start + i for i in places], _rows(out), strict=False)
-        features, states = zip(*(found[i] for i in range(len(found))), strict=True)
-        return Encodings(np.stack(features), states)
+        its, found = self.predictor, []
+        with read_ahead(read or its.medium, items, 2 * its.batch_size) as results:
+            for window in batched(map(unless_error, results), its.batch_size):
+                found += self.encode_window(window)
+                check()
+        return Encodings(
+            np.array([vector for vector, _ in found]), [state for _, state in found]
+        )
+
+    def encode_window(self, window: Sequence[Media]) -> list[Encoding]:
+        """Encodes at most `batch_size` media that were read, of all kinds."""
+        its, found = self.predictor, {}
+        for places in by_kind(window):
+            frames = [window[i].frames for i in padded(places, its.batch_size)]
+            out = retrieval.encode_media(
+                its.model,
+                its.params,
+                np.stack(frames),
+                is_video=not window[places[0]].image,
+            )
+            found |= zip(places, _rows(out), strict=False)
+        return [found[place] for place in range(len(window))]
 
     def encode_texts(self, texts: Sequence[str]) -> Encodings:
         """Encodes texts as pretraining's captions are; longer ones are cut."""
@@ -88,9 +163,16 @@ class Retriever:
         return Encodings(np.stack(features), states, masks)
 
     def match(
-        self, texts: Encodings, media: Encodings, pairs: Sequence[tuple[int, int]]
+        self,
+        texts: Encodings,
+        media: Encodings,
+        pairs: Sequence[tuple[int, int]],
+        check: Callable[[], None] = lambda: None,
     ) -> Float[np.ndarray, "P"]:
         """Log odds that text and medium of each pair of places belong together.
+
+        Args:
+          check: called between batches; may raise.
 
         Raises:
           ValueError: the model has no matching head.
@@ -112,7 +194,35 @@ class Retriever:
                     np.stack([texts.masks[text] for text, _ in ours]),
                 )
                 found[batch] = np.asarray(out)[: len(batch)]
+                check()
         return found
+
+    def search(
+        self, index: Index, text: str, top: int = 10, rerank: int = 0
+    ) -> list[Hit]:
+        """The files of an index that a text describes best, best first.
+
+        Args:
+          rerank: the best candidates, read again and ordered anew by matching.
+
+        Raises:
+          ValueError: the index is another checkpoint's, or a file cannot be read.
+          OSError: a file is gone.
+        """
+        index.check(self.fingerprint)
+        texts = self.encode_texts([text])
+        scores = index.features @ texts.features[0]
+        order = np.argsort(-scores, kind="stable")
+        best: list[int] = order[: max(top, rerank)].tolist()
+        odds: dict[int, float] = {}
+        if rerank:
+            media = self.encode_media([index.files[i] for i in best[:rerank]])
+            pairs = [(0, place) for place in range(len(media.states))]
+            odds = dict(
+                zip(best, self.match(texts, media, pairs).tolist(), strict=False)
+            )
+            best.sort(key=lambda i: -odds.get(i, -np.inf))
+        return [Hit(index.files[i], float(scores[i]), odds.get(i)) for i in best[:top]]
 
     def _require(self, needed: Sequence[str]) -> None:
         has = self.predictor.model.modules
@@ -120,9 +230,9 @@ class Retriever:
             raise ValueError(
                 f"The model cannot compare media with texts: it has no "
                 f"{', '.join(lacking)} (only {', '.join(has)}); use a checkpoint of "
-                "pretraining."
+                "pretraining or retrieval."
             )
 
 
-def _rows(arrays: retrieval.Encodings) -> list[tuple[np.ndarray, np.ndarray]]:
+def _rows(arrays: retrieval.Encodings) -> list[Encoding]:
     return list(zip(*jax.device_get(arrays), strict=True))

@@ -41,9 +41,15 @@ class MultimodalBatch:
       answer: A consecutive rows per question.
       answer_weight: weight of each answer's loss; 0 marks a row of padding.
       caption: C consecutive rows per video; a row whose mask is all zero is padding.
-      text: rows of plain text, of a batch without frames.
-      is_video: False for images, which skip the local temporal modules. Part of the
-        batch's structure: the two kinds compile apart.
+      text: rows of plain text, of a batch without frames; in classification of pairs,
+        consecutive rows about each medium.
+      label: class of each text, or of each medium where there are no texts; a negative
+        one does not count. Numbers in regression.
+      box: of each question's phrase: x0, y0, x1, y1 as shares of width and height.
+      media_id: a number >= 0 for each medium, its own in all batches of a run.
+      is_video: False for images, which skip the local temporal modules; T > 1 are then
+        several images of one row. Part of the batch's structure: the two kinds compile
+        apart.
     """
 
     frames: UInt8[Any, "B T H W 3"] | Float[Any, "B T H W 3"] | None = None
@@ -52,6 +58,9 @@ class MultimodalBatch:
     answer_weight: Float[Any, "B*Q*A"] | None = None
     caption: Tokens | None = None
     text: Tokens | None = None
+    label: Int[Any, "R"] | Float[Any, "R"] | None = None
+    box: Float[Any, "R 4"] | None = None
+    media_id: Int[Any, "B"] | None = None
     is_video: bool = flax.struct.field(pytree_node=False, default=True)
 
     def require(self, name: str) -> Any:

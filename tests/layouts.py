@@ -116,6 +116,18 @@ COCO = [
     | {"sentences": [{"raw": f"caption {i} "}]}
     for i, split in enumerate(("train", "restval", "val", "test"))
 ]
+FLICKR = [
+    {"filename": f"{i}7.jpg", "imgid": i, "split": split}
+    | {"sentences": [{"raw": f"caption {i}."}, {"raw": "another "}]}
+    for i, split in enumerate(("train", "val", "test"))
+]
+MOVIE = "0001_Movie_00.00.{}-00.00.59.0"
+SCRIPT = "\t00:00:01.0\t00:00:02.0\t00:00:01.5\t00:00:02.5\t"
+MOMENTS = [
+    {"video": "a@N0_1.mov", "description": "a man runs", "times": [[0, 1]]},
+    {"video": "b@N0_2.mp4", "description": "rain", "times": [[2, 2]]},
+    {"video": "a@N0_1.mov", "description": "he stops. ", "times": [[3, 3]]},
+]
 REGIONS = [{"phrase": p, "image_id": 5} for p in ("a dog", "a dog", " ", "a cat ")]
 VG_QA = [{"image_id": 5, "qa_id": 9, "question": "who?", "answer": "a dog."}]
 
@@ -209,6 +221,49 @@ LAYOUTS = {
     "image_text files": (
         {"train/000.txt": "text of 000\n", "train/001.txt": "text of 001", **IMAGES},
         {"train": {"000": ("text of 000",), "001": ("text of 001",)}},
+    ),
+    "didemo_retrieval": (
+        {
+            "train_data.json": MOMENTS,
+            "val_data.json": MOMENTS[1:2],
+            "test_data.json": MOMENTS[1:2],
+            **media("videos/a@N0_1.mp4", "videos/b@N0_2.mp4"),
+        },
+        {
+            "train": {"a@N0_1.mov": ("a man runs he stops.",), "b@N0_2.mp4": ("rain",)},
+            "validation": {"b@N0_2.mp4": ("rain",)},
+            "test": {"b@N0_2.mp4": ("rain",)},
+        },
+    ),
+    "lsmdc_retrieval": (
+        {
+            "LSMDC16_annos_training.csv": "".join(
+                f"{MOVIE.format(clip)}{SCRIPT}{text}\n"
+                for clip, text in ((1, "SOMEONE sits."), (2, 'He "waits'), (1, "Rain."))
+            ),
+            "LSMDC16_annos_val.csv": f"{MOVIE.format(3)}{SCRIPT}A car, red.\r\n",
+            "LSMDC16_challenge_1000_publictect.csv": MOVIE.format(4)
+            + SCRIPT
+            + "Night.",
+            **media(*(f"videos/0001_Movie/{MOVIE.format(i)}.avi" for i in range(1, 5))),
+        },
+        {
+            "train": {
+                MOVIE.format(1): ("SOMEONE sits.", "Rain."),
+                MOVIE.format(2): ('He "waits',),
+            },
+            "validation": {MOVIE.format(3): ("A car, red.",)},
+            "test": {MOVIE.format(4): ("Night.",)},
+        },
+    ),
+    "flickr30k_captions": (
+        {"dataset_flickr30k.json": {"images": FLICKR, "dataset": "flickr30k"}}
+        | media(*(f"flickr30k-images/{i}7.jpg" for i in range(3))),
+        {
+            "train": {"07": ("caption 0.", "another")},
+            "validation": {"17": ("caption 1.", "another")},
+            "test": {"27": ("caption 2.", "another")},
+        },
     ),
     "coco_captions": (
         {"dataset_coco.json": {"images": COCO, "dataset": "coco"}}

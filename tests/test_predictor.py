@@ -157,21 +157,21 @@ def test_only_the_modules_of_the_task_are_loaded(checkpoint, clips):
     predictor = Predictor.from_checkpoint(checkpoint, task="caption")
     assert predictor.model.modules == CAPTIONING
     assert set(predictor.params) == {"vision", "universal", "decoder"}
-    assert predictor.can_caption and not predictor.can_answer
+    assert predictor.can("caption") and not predictor.can("qa")
     with pytest.raises(ValueError, match="has no text, fusion"):
         predictor.answer(clips[0], "w5")
 
 
 def test_a_checkpoint_of_captioning_cannot_answer(tmp_path):
     folder = small.save(tmp_path / "captioning", CAPTIONING)
-    assert not Predictor.from_checkpoint(folder).can_answer
+    assert not Predictor.from_checkpoint(folder).can("qa")
     with pytest.raises(ValueError, match="has no text, fusion"):
         Predictor.from_checkpoint(folder, task="qa")
 
 
 def test_the_best_checkpoint_of_a_work_folder(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "final")
-    assert Predictor.from_checkpoint(tmp_path, rule="standard").can_answer
+    assert Predictor.from_checkpoint(tmp_path, rule="standard").can("qa")
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="best/config.json lacks"):

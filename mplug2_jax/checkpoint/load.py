@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten, save_tree, unflatten
 from mplug2_jax.checkpoint.staging import CONFIG, staged
 from mplug2_jax.models.config import MPlug2Config
-from mplug2_jax.models.mplug2 import HEADS, MODULES, abstract_params
+from mplug2_jax.models.mplug2 import ALL_MODULES, abstract_params
 
 FORMAT_VERSION = 1
 GROUP_BYTES = 16 * 2**20
@@ -226,7 +226,7 @@ def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]
 
 def _in_order(modules: Iterable[str]) -> tuple[str, ...]:
     chosen = set(modules)
-    return tuple(name for name in (*MODULES, *HEADS) if name in chosen)
+    return tuple(name for name in ALL_MODULES if name in chosen)
 
 
 def _lazy_leaves(directory, name, abstract) -> Iterator[tuple[str, LazyArray]]:

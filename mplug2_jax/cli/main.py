@@ -24,6 +24,8 @@ from mplug2_jax import __version__
 COMMANDS = {
     "caption": "describe videos and images",
     "ask": "answer questions about a video or an image",
+    "index": "make files searchable by text",
+    "search": "find the files of an index that a text describes",
     "train": "train or fine-tune on your own data",
     "prepare": "make a data set's files ready for training",
     "evaluate": "score a checkpoint on annotated data",
@@ -162,7 +164,7 @@ def _overview() -> str:
         (
             "usage: mplug2 COMMAND [ARGUMENT ...]",
             "",
-            "mPLUG-2: captions and answers for videos and images.",
+            "mPLUG-2: captions, answers and search for videos and images.",
             "",
             *lines,
             "",

@@ -4,9 +4,9 @@
     mplug2 modules --size base --task captioning
 
 Only the modules of a task are built, loaded and trained. Parameters are counted with
-the vocabulary's true size (word tables are stored padded to a multiple of 128), without
-the heads of classification and grounding; those of contrast, matching and masked words
-are the last of the numbers. The universal layers have more of them where there is
+the vocabulary's true size (word tables are stored padded to a multiple of 128); heads
+(contrast, matching, masked words, a classifier of two classes) are the last of the
+numbers. The universal layers have more of them where there is
 vision: the latents and the cross-attention.
 """
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
       ValueError: there is no such task.
     """
     from mplug2_jax.models.config import preset
-    from mplug2_jax.models.mplug2 import HEADS, MODULES
+    from mplug2_jax.models.mplug2 import MODULES
     from mplug2_jax.tasks.base import COMPOSITION
 
     tasks = COMPOSITION
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         counts = sizes[row.modules]
         cells = [_millions(counts[m]) if m in counts else "-" for m in MODULES]
         total = _millions(sum(counts.values()))
-        has_heads = set(counts) & set(HEADS)
-        heads = _millions(sum(counts[m] for m in has_heads)) if has_heads else "-"
+        heads = [counts[m] for m in counts if m not in MODULES]
+        heads = _millions(sum(heads)) if heads else "-"
         rows.append((name, *cells, total, heads, row.universal, row.head))
     print(f"{args.size}: parameters in millions")
     print(aligned(rows, left={0, len(header) - 2, len(header) - 1}))

@@ -28,6 +28,7 @@ class BatchConfig:
       captions_per_video, questions_per_video, answers_per_question: rows of text per
         video; a video with more gets a random choice, one with fewer padding. 0 leaves
         the kind of text out. Pretraining has one of each and does not read these.
+      texts_per_medium: phrases of grounding, texts of pair classification.
       crop_scale: share of the area that a random crop keeps; None resizes the whole
         frame instead.
       flip: mirror half of the clips (upstream does; wrong for left/right questions).
@@ -45,6 +46,7 @@ class BatchConfig:
     captions_per_video: int = 0
     questions_per_video: int = 0
     answers_per_question: int = 1
+    texts_per_medium: int = 1
     crop_scale: tuple[float, float] | None = (0.5, 1.0)
     flip: bool = True
     randaugment: tuple[int, int] | None = (2, 5)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mplug2_jax.data.batches import BatchConfig
-from mplug2_jax.data.files import MediaFile
+from mplug2_jax.data.files import MediaError, MediaFile
 from mplug2_jax.data.image import augment_frames
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import frame_times, is_image, read_media, sample_indices
@@ -34,16 +34,27 @@ class ClipReader:
     def __call__(
         self, example: Example, rng: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
-        """The frames, and whether they are a video's."""
-        config, video = self.config, not is_image(example.media)
+        """The frames, and whether they are a video's; several images are as many."""
+        if example.others:
+            images = [self._read(file, None, None, rng) for file in _images(example)]
+            return np.concatenate([frames for frames, _ in images]), False
+        return self._read(example.media, example.start, example.end, rng)
+
+    def _read(
+        self,
+        file: MediaFile,
+        start: float | None,
+        end: float | None,
+        rng: np.random.Generator,
+    ) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
+        config, video = self.config, not is_image(file)
         count = self.num_frames if video else 1
-        where = example.media, example.start, example.end
+        where = file, start, end
         if self.kept:
             frames = self._whole(*where)
             frames = frames[sample_indices(len(frames), count, rng)]
         else:
-            media, start, end = where
-            frames = read_media(media, count, self._read_size, rng, start, end).frames
+            frames = read_media(file, count, self._read_size, rng, start, end).frames
         if config.crop_scale is not None:
             scale, changes = config.crop_scale, config.randaugment
             frames = augment_frames(frames, rng, self.size, scale, config.flip, changes)
@@ -64,3 +75,16 @@ class ClipReader:
         inside = (times >= (start or 0.0)) & (times < (end or np.inf))
         count = max(int(inside.sum()), 1)
         return read_media(media, count, self._read_size, None, start, end).frames
+
+
+def _images(example: Example) -> tuple[MediaFile, ...]:
+    """The example's images, several of which belong together.
+
+    Raises:
+      MediaError: one is a video.
+    """
+    files = (example.media, *example.others)
+    for file in files:
+        if not is_image(file):
+            raise MediaError(f"{file} is a video; only images are read together")
+    return files

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mplug2_jax.boxes import Coordinates
 from mplug2_jax.data.text import (
     MAX_QUESTION_WORDS,
     PROMPT,
@@ -10,7 +11,7 @@ from mplug2_jax.data.text import (
     clean_caption,
     clean_question,
 )
-from mplug2_jax.data.tokenizers import Tokenizer
+from mplug2_jax.data.tokenizers import Tokenizer, padded_rows
 from mplug2_jax.types import Tokens
 
 
@@ -25,6 +26,11 @@ class InputConfig:
       prompt: what every caption begins with; may be empty.
       prompt_joined: no blank between prompt and caption ("a video ofa man"), as the
         released checkpoints were trained.
+      instruction: if not empty, captions are asked for by it, as questions are
+        (paper figure 1), and have no prompt.
+      classes: names of a classifier's classes, in the order of its scores.
+      num_bins: steps that an image's width and height are cut into where boxes are
+        written as tokens; 0: the model knows no boxes.
     """
 
     num_frames: int = 16
@@ -34,6 +40,12 @@ class InputConfig:
     prompt: str = PROMPT
     prompt_joined: bool = True
     text_length: int = 128
+    instruction: str = ""
+    classes: tuple[str, ...] = ()
+    num_bins: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))  # JSON has lists
 
     def prompt_length(self, tokenizer: Tokenizer) -> int:
         """Targets before this position are the prompt's: its tokens, less one."""
@@ -67,6 +79,39 @@ class InputConfig:
         texts = [clean_caption(caption) for caption in captions]
         return tokenizer.encode_batch(texts, self.caption_length, self.caption_length)
 
+    def instructed(self, tokenizer: Tokenizer, captions: list[str]) -> Tokens:
+        """Rows of caption and end token, without prompt, `caption_length` wide."""
+        texts = [caption_text(caption, prompt="") for caption in captions]
+        return tokenizer.encode_batch(texts, self.caption_length, self.caption_length)
+
     def texts(self, tokenizer: Tokenizer, texts: list[str]) -> Tokens:
         """Rows of plain text, `text_length` wide."""
         return tokenizer.encode_batch(texts, self.text_length, self.text_length)
+
+    def text_pairs(self, tokenizer: Tokenizer, pairs: list[tuple[str, str]]) -> Tokens:
+        """Rows of a text, or of two with the end token between them; of classification.
+
+        Where they do not fit `text_length`, the longer of the two is cut.
+        """
+        rows = []
+        for first, second in pairs:
+            ids = tokenizer.encode(first)
+            more = [tokenizer.end_id, *tokenizer.encode(second)[1:]] if second else []
+            while len(ids) + len(more) > self.text_length:
+                (ids if len(ids) > len(more) else more).pop()
+            rows.append(ids + more)
+        return padded_rows(rows, self.text_length, tokenizer.pad_id)
+
+    def coordinates(self, tokenizer: Tokenizer) -> Coordinates:
+        """The tokens that stand for places in an image.
+
+        Raises:
+          ValueError: the vocabulary has too few entries to spare.
+        """
+        spare = tokenizer.spare_ids
+        if not 1 < self.num_bins <= len(spare):
+            raise ValueError(
+                f"inputs.num_bins is {self.num_bins}; boxes need from 2 to "
+                f"{len(spare)} bins, as many as the vocabulary has unused entries."
+            )
+        return Coordinates(spare[: self.num_bins])

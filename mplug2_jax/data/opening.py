@@ -6,7 +6,12 @@ from pathlib import Path
 
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
-from mplug2_jax.data.sources import Example, read_jsonl
+from mplug2_jax.data.sources import (
+    Example,
+    TextExample,
+    read_jsonl,
+    read_text_jsonl,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +31,11 @@ class DataConfig:
     split: str = "train"
 
 
-def open_examples(data: DataConfig, max_missing: float = 0.0) -> Sequence[Example]:
+def open_examples(data: DataConfig, max_bad_share: float = 0.0) -> Sequence[Example]:
     """Examples of videos or images; records are read when they are asked for.
 
     Args:
-      max_missing: share of the media that may be missing.
+      max_bad_share: see `read_jsonl`.
 
     Raises:
       ValueError, FileNotFoundError: see `read_jsonl` and `Records`; or texts alone.
@@ -39,10 +44,28 @@ def open_examples(data: DataConfig, max_missing: float = 0.0) -> Sequence[Exampl
         return []
     prepared = is_prepared(data.path) or Path(data.path).is_dir()
     if not prepared:
-        return read_jsonl(data.path, data.media or None, max_missing=max_missing)
+        return read_jsonl(data.path, data.media or None, max_bad_share=max_bad_share)
     records = Records(data.path, data.split)
-    if records.kind == "text":
+    if records.kind not in ("video", "image"):
         raise ValueError(f"{data.path} holds texts; expected videos or images.")
+    return records
+
+
+def open_text_examples(
+    data: DataConfig, max_bad_share: float = 0.0
+) -> Sequence[TextExample]:
+    """Texts with their classes: prepared ones, or JSON lines.
+
+    Raises:
+      ValueError, FileNotFoundError: see `read_text_jsonl` and `Records`.
+    """
+    if not (is_prepared(data.path) or Path(data.path).is_dir()):
+        return read_text_jsonl(data.path, max_bad_share)
+    records = Records(data.path, data.split)
+    if records.kind != "labelled_text":
+        raise ValueError(
+            f"{data.path} holds {records.kind}s; expected texts with labels."
+        )
     return records
 
 

@@ -4,19 +4,22 @@ Videos are decoded and augmented ahead of the device by threads (PyAV and Pillow
 of the interpreter while they work). Frames stay uint8 until they are on the device.
 """
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from mplug2_jax.data.batches import BatchConfig, Batches, batches_of
 from mplug2_jax.data.clips import ClipReader
 from mplug2_jax.data.faults import Faults
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.records import Records
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.sources import Example, TextExample
+from mplug2_jax.data.targets import Fields, LabelNumbers, Targets, targets_of
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.data.video import is_image
-from mplug2_jax.types import MultimodalBatch, Tokens
+from mplug2_jax.types import MultimodalBatch
 
 
 def training_batches(
@@ -28,26 +31,49 @@ def training_batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    *,
+    targets: Sequence[Targets] | None = None,
 ) -> Batches:
     """An endless, shuffled iterator of `MultimodalBatch`es of numpy arrays.
 
     Each process gets its rows of every global batch of `config.batch_size`.
 
+    Args:
+      targets: what is read beside the frames; by default the captions and questions
+        that `config` asks for.
+
     Raises:
-      ValueError: the examples lack the texts that `config` asks for, or the processes
-        cannot share a batch evenly.
+      ValueError: the examples lack what is asked for, or the processes cannot share a
+        batch evenly.
     """
-    _check(examples, config)
+    if targets is None:
+        targets = targets_of("", tokenizer, inputs, config)
+    _check(examples, targets)
+    load = _Loader(ClipReader(inputs.num_frames, image_size, config), targets)
+    return _batches(examples, load, config, seed, process_index, process_count)
+
+
+def text_batches(
+    examples: Sequence[TextExample],
+    tokenizer: Tokenizer,
+    inputs: InputConfig,
+    config: BatchConfig,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    *,
+    regression: bool = False,
+) -> Batches:
+    """As `training_batches`, of texts and their classes, or numbers."""
+    load = _TextLoader(tokenizer, inputs, regression)
+    return _batches(examples, load, config, seed, process_index, process_count)
+
+
+def _batches(examples, load, config: BatchConfig, seed: int, *process: int) -> Batches:
+    if not examples:
+        raise ValueError("There are no training examples; check the annotation file.")
     faults = Faults("training data", len(examples), config.max_bad_share)
-    dataset = batches_of(
-        examples,
-        _Loader(tokenizer, inputs, config, image_size),
-        config,
-        seed,
-        faults,
-        process_index,
-        process_count,
-    )
+    dataset = batches_of(examples, load, config, seed, faults, *process)
     return Batches(dataset, config.threads, config.processes, {faults.name: faults})
 
 
@@ -68,26 +94,22 @@ def all_images(examples: Sequence[Example]) -> bool:
     return bool(stills)
 
 
-def _check(examples: Sequence[Example], config: BatchConfig) -> None:
-    if not examples:
-        raise ValueError("There are no training examples; check the annotation file.")
-    wanted = {"captions": config.captions_per_video}
-    wanted["questions"] = config.questions_per_video
-    for kind, count in wanted.items():
-        if count and not any(_counts(examples, kind)):
+def _check(examples: Sequence[Example], targets: Sequence[Targets]) -> None:
+    for kind in (k for t in targets for k, count in t.counts.items() if count):
+        if examples and not any(_counts(examples, kind)):
             raise ValueError(
                 f"None of the {len(examples)} examples has {kind}, which this task "
                 "trains on; check the annotation file and the task."
             )
 
 
-def _counts(examples: Sequence[Example], kind: str) -> Sequence[int]:
+def _counts(examples: Sequence, kind: str) -> Sequence[int]:
     """How many texts of a kind there are: per example, or of records altogether.
 
     Where records do not say, one each is assumed.
     """
     if isinstance(examples, Records):
-        known = examples.counts[kind]
+        known = examples.counts.get(kind)
         return [len(examples) if known is None else known]
     return [len(getattr(example, kind)) for example in examples]
 
@@ -95,68 +117,62 @@ def _counts(examples: Sequence[Example], kind: str) -> Sequence[int]:
 class _Loader:
     """One example as a batch of one; all chance comes from `rng`."""
 
-    def __init__(self, tokenizer, inputs: InputConfig, config: BatchConfig, size: int):
-        self.tokenizer, self.inputs, self.config = tokenizer, inputs, config
-        self.read = ClipReader(inputs.num_frames, size, config)
+    def __init__(self, read: ClipReader, targets: Sequence[Targets]):
+        self.read, self.targets = read, targets
 
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
-        config, inputs = self.config, self.inputs
-        texts = {}
-        if config.captions_per_video:
-            chosen = _choose(example.captions, config.captions_per_video, rng)
-            caption = inputs.captions(self.tokenizer, [c or "" for c in chosen])
-            texts["caption"] = _blank(caption, [c is None for c in chosen])
-        if config.questions_per_video:
-            texts |= self._questions(example, rng)
+        fields: Fields = {}
+        for target in self.targets:
+            fields |= target(example, rng)
         frames, video = self.read(example, rng)
-        return MultimodalBatch(frames, **texts, is_video=video)
-
-    def _questions(self, example: Example, rng: np.random.Generator):
-        asked = _choose(example.questions, self.config.questions_per_video, rng)
-        count = self.config.answers_per_question
-        pairs = [pair for qa in asked for pair in _answers(qa, count)]
-        question = self.inputs.questions(
-            self.tokenizer, [qa.question if qa else "" for qa in asked]
-        )
-        answer = self.inputs.answers(self.tokenizer, [text for text, _ in pairs])
-        weights = np.array([weight for _, weight in pairs], np.float32)
-        return {"question": question, "answer": answer, "answer_weight": weights}
+        ids = media_id(example)
+        return MultimodalBatch(frames, **fields, media_id=ids, is_video=video)
 
 
-def _choose(texts: Sequence, count: int, rng: np.random.Generator) -> list:
-    """`count` of the texts in random order; None fills what is missing."""
-    order = rng.permutation(len(texts))[:count]
-    return [texts[i] for i in order] + [None] * (count - len(order))
+class _TextLoader:
+    """A text and its class as a batch of one."""
+
+    def __init__(self, tokenizer: Tokenizer, inputs: InputConfig, regression: bool):
+        self.tokenizer, self.inputs = tokenizer, inputs
+        self.number = LabelNumbers(inputs.classes, regression)
+
+    def __call__(
+        self, example: TextExample, rng: np.random.Generator
+    ) -> MultimodalBatch:
+        text = self.inputs.text_pairs(self.tokenizer, [(example.text, example.second)])
+        label = self.number([example.label])
+        return MultimodalBatch(text=text, label=label, is_video=False)
 
 
-def _answers(qa: QA | None, count: int) -> list[tuple[str, float]]:
-    """The question's `count` heaviest answers and weights; weight 0 is padding."""
-    known = [] if qa is None else list(zip(qa.answers, qa.weights, strict=True))
-    known = sorted(known, key=lambda pair: -pair[1])[:count]
-    return known + [("", 0.0)] * (count - len(known))
+def media_id(example: Example) -> Int[np.ndarray, "1"]:
+    """A number >= 0 of the example's medium, and of its segment.
 
-
-def _blank(tokens: Tokens, rows: Sequence[bool]) -> Tokens:
-    """Rows without a text get an all-zero mask and do not count in the loss."""
-    keep = ~np.asarray(rows)[:, None]
-    return Tokens(values=tokens.values * keep, mask=tokens.mask * keep)
+    It follows from the name alone, so that it is the same in every process and epoch;
+    of a million media some hundred share theirs with another, which does no harm.
+    """
+    name = f"{example.media} {example.start} {example.end}"
+    return np.array([zlib.crc32(name.encode()) >> 1], np.int32)
 
 
 def epochs_to_steps(
-    epochs: float, examples: Sequence[Example], config: BatchConfig
+    epochs: float,
+    examples: Sequence[Example] | Sequence[TextExample],
+    batch_size: int,
+    targets: Sequence[Targets] = (),
 ) -> int:
     """Steps of `epochs` passes over all texts, as upstream counts epochs.
 
     A video with ten captions, of which a batch takes one, is seen ten times an epoch.
     Of prepared records only the sums are known: an epoch shows as many texts as there
-    are.
+    are. Without targets an epoch shows each example once.
     """
-    kinds = {"captions": config.captions_per_video}
-    kinds["questions"] = config.questions_per_video
     passes = [
         [-(-texts // count) for texts in _counts(examples, kind)]
-        for kind, count in kinds.items()
+        for target in targets
+        for kind, count in target.counts.items()
         if count
     ]
-    total = sum(map(max, *passes)) if len(passes) > 1 else sum(passes[0])
-    return max(1, round(epochs * total / config.batch_size))
+    total = len(examples)
+    if passes:
+        total = sum(map(max, *passes)) if len(passes) > 1 else sum(passes[0])
+    return max(1, round(epochs * total / batch_size))

@@ -9,6 +9,7 @@ from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.clips import ClipReader
 from mplug2_jax.data.files import MediaError
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.pipeline import media_id
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.templates import Instruction, Kind, instruct
 from mplug2_jax.data.text import clean_caption
@@ -53,6 +54,7 @@ class PairLoader:
             answer=inputs.answers(self.tokenizer, [instruction.target]),
             answer_weight=np.ones(1, np.float32),
             caption=inputs.plain_captions(self.tokenizer, [caption]),
+            media_id=media_id(example),
             is_video=video,
         )
 

@@ -7,30 +7,34 @@ TensorFlow.
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.sources import QA, Example, Label, Region, TextExample
 
 INFO = "dataset_info.json"
 
 
 def features(kind: str) -> dict[str, Any]:
-    """TFDS features of a record; `kind`: video, image or text.
+    """TFDS features of a record; `kind`: video, image, text or labelled_text.
 
     Answers lie beside the questions and name theirs by its place. Seconds that were not
-    given are NaN.
+    given are NaN. Sets of an earlier version lack labels, regions, others and people.
     """
     import tensorflow_datasets as tfds
 
     text = tfds.features.Text()
     if kind == "text":
         return {"id": text, "text": text}
-    question = {"question": text, "id": text, "kind": text}
+    if kind == "labelled_text":
+        return {"id": text, "text": text, "second": text, "label": text}
+    question = {"question": text, "id": text, "kind": text, "people": np.int32}
+    box = tfds.features.Tensor(shape=(4,), dtype=np.float64)
+    other = {"name": text, "media": tfds.features.Scalar(np.object_)}
     answer = {"question": np.int32, "answer": text, "weight": np.float64}
     return {
         "id": text,
@@ -39,13 +43,18 @@ def features(kind: str) -> dict[str, Any]:
         "captions": tfds.features.Sequence(text),
         "questions": tfds.features.Sequence(question),
         "answers": tfds.features.Sequence(answer),
+        "labels": tfds.features.Sequence({"label": text, "text": text, "id": text}),
+        "regions": tfds.features.Sequence({"phrase": text, "box": box, "id": text}),
+        "others": tfds.features.Sequence(other),
         "start": np.float64,
         "end": np.float64,
     }
 
 
-def to_record(example: Example, media: bytes) -> dict[str, Any]:
-    """The record of an example and its file's bytes."""
+def to_record(
+    example: Example, media: bytes, others: Sequence[bytes] = ()
+) -> dict[str, Any]:
+    """The record of an example and its files' bytes."""
     answers = [
         {"question": place, "answer": answer, "weight": weight}
         for place, qa in enumerate(example.questions)
@@ -58,9 +67,22 @@ def to_record(example: Example, media: bytes) -> dict[str, Any]:
         "captions": list(example.captions),
         "questions": [
             {"question": qa.question, "id": qa.id or "", "kind": qa.kind or ""}
+            | {"people": qa.people}
             for qa in example.questions
         ],
         "answers": answers,
+        "labels": [
+            {"label": its.label, "text": its.text, "id": its.id or ""}
+            for its in example.labels
+        ],
+        "regions": [
+            {"phrase": its.phrase, "box": its.box, "id": its.id or ""}
+            for its in example.regions
+        ],
+        "others": [
+            {"name": os.path.basename(str(file)), "media": data}
+            for file, data in zip(example.others, others, strict=True)
+        ],
         "start": math.nan if example.start is None else example.start,
         "end": math.nan if example.end is None else example.end,
     }
@@ -74,6 +96,7 @@ def from_record(record: Mapping[str, Any]) -> Example:
         answers["question"], answers["answer"], answers["weight"], strict=True
     ):
         given[int(place)].append((_text(answer), float(weight)))
+    people = asked.get("people", [0] * len(given))
     questions = [
         QA(
             _text(question),
@@ -81,12 +104,25 @@ def from_record(record: Mapping[str, Any]) -> Example:
             tuple(weight for _, weight in its),
             _text(kind) or None,
             _text(id_) or None,
+            int(number),
         )
-        for question, kind, id_, its in zip(
-            asked["question"], asked["kind"], asked["id"], given, strict=True
+        for question, kind, id_, number, its in zip(
+            asked["question"], asked["kind"], asked["id"], people, given, strict=True
         )
     ]
     id_ = _text(record["id"])
+    labels = [
+        Label(_text(label), _text(text), _text(own) or None)
+        for label, text, own in _rows(record, "labels", "label", "text", "id")
+    ]
+    regions = [
+        Region(_text(phrase), tuple(map(float, box)), _text(own) or None)  # type: ignore
+        for phrase, box, own in _rows(record, "regions", "phrase", "box", "id")
+    ]
+    others = [
+        StoredFile(f"{id_}/{_text(name)}", bytes(data))
+        for name, data in _rows(record, "others", "name", "media")
+    ]
     # Files of several folders may have one name; with the id it is the file's own.
     name = f"{id_}/{_text(record['name'])}"
     return Example(
@@ -96,11 +132,25 @@ def from_record(record: Mapping[str, Any]) -> Example:
         questions=tuple(questions),
         start=_seconds(record["start"]),
         end=_seconds(record["end"]),
+        labels=tuple(labels),
+        regions=tuple(regions),
+        others=tuple(others),
     )
 
 
+def _rows(record: Mapping[str, Any], name: str, *columns: str) -> Iterator[tuple]:
+    """Rows of a table of a record; none where an earlier version had no such table."""
+    if name in record:
+        yield from zip(*(record[name][column] for column in columns), strict=True)
+
+
 class Records(Sequence):
-    """A split of a prepared data set: `Example`s, or texts as strings.
+    """A split of a prepared data set: `Example`s, `TextExample`s, or texts as strings.
+
+    Attributes:
+      kind: video, image, text or labelled_text.
+      counts: media, captions, questions, ... of the split; None where nobody knows.
+      classes: names of the labels, if the data set has its own.
 
     Args:
       folder: DATA_DIR/NAME/CONFIG/VERSION, as `mplug2 prepare` prints it, or a copy in
@@ -130,6 +180,7 @@ class Records(Sequence):
         metadata = builder.info.metadata or {}
         self.kind: str = metadata["kind"]
         self.counts: dict[str, int | None] = metadata["counts"][split]
+        self.classes: tuple[str, ...] = tuple(metadata.get("classes") or ())
         self._length = builder.info.splits[split].num_examples
         self._builder = builder
 
@@ -158,7 +209,11 @@ class Records(Sequence):
                 f"record {place} of {self.folder}, split {self.split}, is damaged or "
                 f"missing ({error})"
             ) from error
-        return _text(record["text"]) if self.kind == "text" else from_record(record)
+        if self.kind == "text":
+            return _text(record["text"])
+        if self.kind == "labelled_text":
+            return TextExample(**{name: _text(value) for name, value in record.items()})
+        return from_record(record)
 
 
 def is_prepared(folder: str | os.PathLike) -> bool:

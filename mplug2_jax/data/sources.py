@@ -1,30 +1,41 @@
-"""Annotations in JSON lines: which video or image, its captions, its questions.
+"""Annotations in JSON lines: which video or image, and what is said about it.
 
 One object per line. The medium is named by `video`, `image`, `video_id` or `clip_name`,
-with its extension or without; the texts by any of
+with its extension or without; several images that belong together by `images`, a list.
+What is said about it is any of
 
     "captions": ["...", ...]    also caption, golden_captions, golden_caption
     "question": "...", "answer": "..."
     "qa": [{"question": "...", "answer": "...", "kind": "...", "id": "..."}, ...]
+    "label": "..."              its class
+    "text": "...", "label": "..."        the class of a text about it
+    "labels": [{"text": "...", "label": "...", "id": "..."}, ...]
+    "phrase": "...", "box": [x0, y0, x1, y1]    where what is named can be seen
+    "regions": [{"phrase": "...", "box": [...], "id": "..."}, ...]
 
 where an answer is a string, a list of strings (as several people gave them), or a list
-of {"answer": "...", "weight": 0.5}. Optional: `start` and `end` in seconds, and `id`.
+of {"answer": "...", "weight": 0.5}, and a box is in shares of width and height, or with
+"size": [width, height] in pixels. Optional: `start` and `end` in seconds, and `id`.
 Other keys are ignored. These are the official files of video question answering and
 captioning, and the ones `data/shapes.py` writes.
+
+Texts without a medium, for text classification: "text", "label", and where there are
+two, "second".
 """
 
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 
 from mplug2_jax.data.files import MediaFile, local_path
 
+T = TypeVar("T")
 MEDIUM_KEYS = ("video", "image", "video_id", "clip_name")
 CAPTION_KEYS = ("captions", "caption", "golden_captions", "golden_caption")
 # Tried in this order where a name has no file of its own.
@@ -40,11 +51,43 @@ class QA:
     weights: tuple[float, ...]
     kind: str | None = None
     id: str | None = None
+    people: int = 0  # whose answers the weights are shares of; 0: they are not
+
+    @property
+    def votes(self) -> list[str]:
+        """The answers, each as often as people gave it; [] where nobody counted."""
+        counts = (round(weight * self.people) for weight in self.weights)
+        return [a for a, n in zip(self.answers, counts, strict=True) for _ in range(n)]
+
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Label:
+    """The class of a medium, or of a text about it; in regression a number as text."""
+
+    label: str
+    text: str = ""
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A phrase, and where what it names is: x0, y0, x1, y1, shares of the image."""
+
+    phrase: str
+    box: Box
+    id: str | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """What is known about one medium, or its segment from `start` to `end` seconds."""
+    """What is known about one medium, or its segment from `start` to `end` seconds.
+
+    Attributes:
+      others: images that belong to the first one, `media`.
+    """
 
     id: str
     media: MediaFile
@@ -52,13 +95,37 @@ class Example:
     questions: tuple[QA, ...] = ()
     start: float | None = None
     end: float | None = None
+    labels: tuple[Label, ...] = ()
+    regions: tuple[Region, ...] = ()
+    others: tuple[MediaFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """The class of a text, or of two; in regression a number as text."""
+
+    id: str
+    text: str
+    second: str = ""
+    label: str = ""
+
+
+def labels_of(example: Example | TextExample, texts: bool | None = None) -> list[str]:
+    """The example's labels.
+
+    Args:
+      texts: those of texts about a medium, or those of the medium itself; None: all.
+    """
+    if isinstance(example, TextExample):
+        return [example.label]
+    return [its.label for its in example.labels if texts in (None, bool(its.text))]
 
 
 def read_jsonl(
     path: str | os.PathLike,
     media_dir: str | os.PathLike | None = None,
     group: bool = True,
-    max_missing: float = 0.0,
+    max_bad_share: float = 0.0,
 ) -> list[Example]:
     """Reads an annotation file.
 
@@ -67,19 +134,20 @@ def read_jsonl(
       media_dir: folder the media names are relative to; None is the file's own.
       group: lines about the same medium and segment become one example, at the place
         of the first; without, there is one example per line.
-      max_missing: share of the media that may be missing; they keep their place, and
+      max_bad_share: of the lines, which may be malformed: they are named in the log and
+        left out; and of the media, which may be missing: they keep their place, and
         reading them fails.
 
     Raises:
-      ValueError: a line is malformed (with its number), the file has none, or it is in
-        a bucket.
+      ValueError: more lines are malformed (with their numbers), the file has none, or
+        it is in a bucket.
       FileNotFoundError: more media are missing (the first few are listed), or the file.
     """
     advice = "mount the bucket, or prepare the data set: those are read from buckets."
     path = local_path(path, advice)
     root = path.parent if media_dir is None else local_path(media_dir, advice)
-    parsed = list(_parsed_lines(path))
-    names = dict.fromkeys(example.media for example in parsed)
+    parsed = parsed_lines(path, _example, max_bad_share)
+    names = dict.fromkeys(m for e in parsed for m in (e.media, *e.others))
     found = {name: _find(root, str(name)) for name in names}
     if missing := [str(name) for name, file in found.items() if file is None]:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -87,61 +155,117 @@ def read_jsonl(
             f"{path}: {len(missing)} of {len(names)} media are not in {root} ({shown});"
             f" expected each as named or with one of {' '.join(SUFFIXES)}"
         )
-        if len(missing) > max_missing * len(names):
+        if len(missing) > max_bad_share * len(names):
             raise FileNotFoundError(message)
         logging.warning(message)
-    examples = [replace(e, media=found[e.media] or root / str(e.media)) for e in parsed]
+
+    def file(name: MediaFile) -> MediaFile:
+        return found[name] or root / str(name)
+
+    examples = [
+        replace(e, media=file(e.media), others=tuple(map(file, e.others)))
+        for e in parsed
+    ]
     return _grouped(examples) if group else examples
 
 
-def _parsed_lines(path: Path) -> Iterable[Example]:
-    """Examples whose `media` is still the bare name."""
-    empty = True
+def read_text_jsonl(
+    path: str | os.PathLike, max_bad_share: float = 0.0
+) -> list[TextExample]:
+    """Reads texts and their classes, one object per line.
+
+    Raises: as `read_jsonl`.
+    """
+    path = local_path(path, "copy the file here.")
+    examples = parsed_lines(path, _text_example, max_bad_share)
+    return [replace(e, id=e.id or str(n)) for n, e in enumerate(examples)]
+
+
+def parsed_lines(
+    path: Path, parse: Callable[[Any], T], max_bad_share: float = 0.0
+) -> list[T]:
+    """What `parse` makes of the objects on the lines of a file; see `read_jsonl`."""
+    parsed, wrong = [], []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            empty = False
             try:
-                record = json.loads(line.decode("utf-8-sig"))
-                yield _example(record)
+                parsed.append(parse(_object(line)))
             except ValueError as error:
-                where = f"{path}, line {number}"
-                if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
-                    raise ValueError(
-                        f"{where}: not a JSON object on one line ({error})"
-                    ) from error
-                raise ValueError(f"{where}: {error}") from error
-    if empty:
+                wrong.append(f"{path}, line {number}: {error}")
+    total = len(parsed) + len(wrong)
+    if not total:
         raise ValueError(f"{path} holds no annotations: expected one object per line")
+    if len(wrong) > max_bad_share * total:
+        more = f" ({len(wrong)} of {total} lines are bad)" if len(wrong) > 1 else ""
+        raise ValueError(wrong[0] + more)
+    for message in wrong:
+        logging.warning("left out: %s", message)
+    return parsed
 
 
-def _example(record: Any) -> Example:
-    """Checks one line."""
+def _object(line: bytes) -> dict:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"not a JSON object on one line ({error})") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, found {_short(record)}")
-    keys = [key for key in MEDIUM_KEYS if key in record]
-    if not keys:
-        raise ValueError(f"no medium: expected one of {', '.join(MEDIUM_KEYS)}")
-    name = _text(record[keys[0]], keys[0])
+    return record
+
+
+def _example(record: dict) -> Example:
+    """Checks one line; `media` is still the bare name."""
+    names = _media_names(record)
     captions = [c for key in CAPTION_KEYS for c in _texts(record.get(key), key)]
     questions = _questions(record)
-    if not captions and not questions:
-        raise ValueError("neither a caption nor a question with its answer")
+    labels = [_label(r) for r in _listed(record, "labels", "label")]
+    regions = [_region(r, record) for r in _listed(record, "regions", "box")]
+    if not (captions or questions or labels or regions):
+        raise ValueError(
+            "neither a caption nor a question with its answer, a label or a region"
+        )
     start, end = (
         _seconds(record.get("start"), "start"),
         _seconds(record.get("end"), "end"),
     )
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end ({end}) is not after start ({start or 0.0})")
-    own_id = record.get("id") if "question" not in record else None
+    is_theirs = record.keys() & {"question", "label", "box"}
+    own_id = None if is_theirs else record.get("id")
+    name = ",".join(names)
     return Example(
         id=str(own_id) if own_id is not None else _default_id(name, start, end),
-        media=Path(name),
+        media=Path(names[0]),
         captions=tuple(captions),
         questions=tuple(questions),
         start=start,
         end=end,
+        labels=tuple(labels),
+        regions=tuple(regions),
+        others=tuple(map(Path, names[1:])),
+    )
+
+
+def _media_names(record: dict) -> list[str]:
+    keys = [key for key in MEDIUM_KEYS if key in record]
+    if keys:
+        return [_text(record[keys[0]], keys[0])]
+    if names := _texts(record.get("images"), "images"):
+        return names
+    raise ValueError(f"no medium: expected one of {', '.join(MEDIUM_KEYS)}, images")
+
+
+def _text_example(record: dict) -> TextExample:
+    if "label" not in record:
+        raise ValueError("a text without its label")
+    second, id_ = record.get("second"), record.get("id")
+    return TextExample(
+        id="" if id_ is None else str(id_),
+        text=_text(record.get("text"), "text"),
+        second="" if second is None else _text(second, "second"),
+        label=_name(record["label"]),
     )
 
 
@@ -151,16 +275,72 @@ def _default_id(name: str, start: float | None, end: float | None) -> str:
     return f"{name}@{start or 0:g}-{'' if end is None else format(end, 'g')}"
 
 
+def _listed(record: dict, key: str, own: str) -> list[dict]:
+    """The objects under `key`, and before them the line itself, if it has `own`."""
+    listed = record.get(key) or []
+    if not isinstance(listed, list) or not all(isinstance(q, dict) for q in listed):
+        raise ValueError(f"{key} must be a list of objects, found {_short(listed)}")
+    return [record, *listed] if own in record else listed
+
+
 def _questions(record: dict) -> list[QA]:
     """Questions of a line: its own, and those listed under `qa`."""
-    listed = record.get("qa") or []
-    if not isinstance(listed, list) or not all(isinstance(q, dict) for q in listed):
-        raise ValueError(f"qa must be a list of objects, found {_short(listed)}")
-    if "question" in record:
-        listed = [record, *listed]
-    elif "answer" in record:
+    if "answer" in record and "question" not in record:
         raise ValueError("an answer without its question")
-    return [_qa(item) for item in listed]
+    return [_qa(item) for item in _listed(record, "qa", "question")]
+
+
+def _label(item: dict) -> Label:
+    if "label" not in item:
+        raise ValueError(f"a label's object needs label, found {_short(item)}")
+    text = _text(item["text"], "text") if "text" in item else ""
+    id_ = item.get("id")
+    return Label(_name(item["label"]), text, None if id_ is None else str(id_))
+
+
+def _name(value: Any) -> str:
+    """A class, or the number of regression."""
+    return str(value) if type(value) is float else _text(value, "label")
+
+
+def _region(item: dict, record: dict) -> Region:
+    id_, size = item.get("id"), record.get("size")
+    box = checked_box(item.get("box"), size)
+    return Region(
+        _text(item.get("phrase"), "phrase"), box, None if id_ is None else str(id_)
+    )
+
+
+def checked_box(box: Any, size: Any = None) -> Box:
+    """A box in shares of the image.
+
+    Args:
+      size: width and height, if the box is in pixels.
+
+    Raises:
+      ValueError: not four numbers, without area, or outside the image.
+    """
+    if not _numbers(box, 4):
+        raise ValueError(f"box must be [x0, y0, x1, y1], found {_short(box)}")
+    if size is not None and not (_numbers(size, 2) and min(size) > 0):
+        raise ValueError(f"size must be [width, height], found {_short(size)}")
+    width, height = size or (1, 1)
+    x0, y0, x1, y1 = (n / s for n, s in zip(box, (width, height) * 2, strict=True))
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        unit = f"pixels of {width} x {height}" if size else "shares of the image"
+        raise ValueError(
+            f"the box {_short(box)} is not inside the image, in {unit}; expected "
+            "x0 < x1 and y0 < y1"
+        )
+    return x0, y0, x1, y1
+
+
+def _numbers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == count
+        and all(isinstance(n, (int, float)) and math.isfinite(n) for n in value)
+    )
 
 
 def _qa(item: dict) -> QA:
@@ -174,7 +354,13 @@ def _qa(item: dict) -> QA:
         weights=tuple(answers.values()),
         kind=None if kind is None else str(kind),
         id=None if id_ is None else str(id_),
+        people=_people(item["answer"]),
     )
+
+
+def _people(value: Any) -> int:
+    counted = isinstance(value, list) and not any(isinstance(v, dict) for v in value)
+    return len(value) if counted else 0
 
 
 def _answers(value: Any) -> dict[str, float]:
@@ -241,13 +427,15 @@ def _grouped(examples: list[Example]) -> list[Example]:
     """Joins the texts of examples about one medium and segment, in file order."""
     groups: dict[tuple, list[Example]] = {}
     for example in examples:
-        key = (example.media, example.start, example.end)
+        key = (example.media, example.others, example.start, example.end)
         groups.setdefault(key, []).append(example)
     return [
         replace(
             members[0],
             captions=tuple(c for e in members for c in e.captions),
             questions=tuple(q for e in members for q in e.questions),
+            labels=tuple(label for e in members for label in e.labels),
+            regions=tuple(r for e in members for r in e.regions),
         )
         for members in groups.values()
     ]

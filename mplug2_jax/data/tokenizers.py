@@ -6,6 +6,7 @@ where the text says "[SEP]", which captions and answers do and questions do not.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -23,6 +24,7 @@ from mplug2_jax.types import Tokens
 PAD, UNK, START, MASK = "[PAD]", "[UNK]", "[CLS]", "[MASK]"
 _SPECIAL = (PAD, UNK, START, END, MASK)
 _ASCII = "abcdefghijklmnopqrstuvwxyz0123456789"
+_UNUSED = re.compile(r"\[unused(\d+)\]")
 _KIND_FILE = "tokenizer.json"
 
 _NORMALIZER = normalizers.BertNormalizer(
@@ -59,9 +61,11 @@ class Tokenizer(Protocol):
     Attributes:
       vocab_size: number of ids; the model may hold more rows (its padded vocabulary).
       pad_id: always 0.
+      spare_ids: entries that no text has; BERT's [unusedN] in order.
     """
 
     vocab_size: int
+    spare_ids: tuple[int, ...] = ()
     pad_id: int
     unk_id: int
     start_id: int
@@ -105,12 +109,7 @@ class Tokenizer(Protocol):
                 f"a text has {longest} tokens, more than pad_to={width}: lower "
                 f"max_length, now {max_length}"
             )
-        values = np.full((len(rows), width), self.pad_id, np.int32)
-        mask = np.zeros((len(rows), width), np.int32)
-        for index, row in enumerate(rows):
-            values[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        return Tokens(values=values, mask=mask)  # type: ignore[arg-type]
+        return padded_rows(rows, width, self.pad_id)
 
 
 class WordPieceTokenizer(Tokenizer):
@@ -126,6 +125,8 @@ class WordPieceTokenizer(Tokenizer):
         self._pieces = list(pieces)
         ids = {piece: index for index, piece in enumerate(pieces)}
         self.vocab_size = len(pieces)
+        spare = [(int(m[1]), ids[m[0]]) for m in map(_UNUSED.fullmatch, pieces) if m]
+        self.spare_ids = tuple(id_ for _, id_ in sorted(spare))
         self.pad_id, self.unk_id, self.start_id, self.end_id, self.mask_id = (
             ids[piece] for piece in _SPECIAL
         )
@@ -306,6 +307,16 @@ class SentencePieceTokenizer(Tokenizer):
     def save(self, directory: str | os.PathLike) -> None:
         """See `Tokenizer.save`; writes the model and the file naming the kind."""
         _save(directory, "sentencepiece", "sentencepiece.model", self._model)
+
+
+def padded_rows(rows: Sequence[Sequence[int]], width: int, pad_id: int) -> Tokens:
+    """Rows of ids as int32 arrays, padded on the right to `width`."""
+    values = np.full((len(rows), width), pad_id, np.int32)
+    mask = np.zeros((len(rows), width), np.int32)
+    for index, row in enumerate(rows):
+        values[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return Tokens(values=values, mask=mask)  # type: ignore[arg-type]
 
 
 def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:

@@ -1,7 +1,6 @@
-"""COCO caption metrics: BLEU-1 to 4, ROUGE-L and CIDEr, without Java.
+"""COCO caption metrics: BLEU-1 to 4, ROUGE-L, CIDEr and, where Java is, METEOR.
 
-The scorers are pycocoevalcap's; the tokens are `ptb.ptb_tokenize`'s. METEOR is not
-here: it exists only as a Java program.
+The scorers are pycocoevalcap's; the tokens are `ptb.ptb_tokenize`'s.
 """
 
 import warnings
@@ -12,22 +11,27 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from mplug2_jax.data.text import clean_caption
+from mplug2_jax.evaluation.meteor import MeteorError, meteor_score
 from mplug2_jax.evaluation.ptb import ptb_tokenize
 
 
 def score_captions(
     predictions: Mapping[Hashable, str],
     references: Mapping[Hashable, Sequence[str]],
+    *,
+    meteor: bool = False,
 ) -> dict[str, float]:
     """Scores one caption per id against all references of that id.
 
     Args:
       predictions: id -> caption, as decoded (prompt stripped).
       references: id -> captions, as annotated.
+      meteor: METEOR as well, which starts a Java program for 10 seconds or more. Where
+        that cannot be had, it is absent and a warning says why.
 
     Returns:
-      bleu_1 .. bleu_4 and rouge_l in [0, 1], cider in [0, 10] (papers print all of them
-      times 100), exact_match (share) and n (ids).
+      bleu_1 .. bleu_4, rouge_l and meteor in [0, 1], cider in [0, 10] (papers print all
+      of them times 100), exact_match (share) and n (ids).
 
     Raises:
       ValueError: ids differ, there is nothing to score, or an id has no reference.
@@ -47,9 +51,14 @@ def score_captions(
     rouge, _ = Rouge().compute_score(truths, guesses)
     cider, _ = Cider().compute_score(truths, guesses)
     scores = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, 1)}
+    scores |= {"rouge_l": float(rouge), "cider": float(cider)}
+    if meteor:
+        try:
+            captions = [text for (text,) in guesses.values()]
+            scores["meteor"] = meteor_score(captions, list(truths.values()))
+        except MeteorError as error:
+            warnings.warn(str(error), stacklevel=2)
     return scores | {
-        "rouge_l": float(rouge),
-        "cider": float(cider),
         "exact_match": exact_match(predictions, references),
         "n": len(truths),
     }

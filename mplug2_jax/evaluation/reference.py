@@ -22,7 +22,7 @@ from mplug2_jax.checkpoint.parts import find_checkpoint
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.decoder import Memory
 from mplug2_jax.models.mplug2 import MPlug2
-from mplug2_jax.tasks.base import COMPOSITION, LanguageModeling
+from mplug2_jax.tasks.base import COMPOSITION, SupervisedTask
 from mplug2_jax.tasks.captioning import Captioning
 from mplug2_jax.tasks.question_answering import QuestionAnswering
 from mplug2_jax.types import MultimodalBatch, Tokens
@@ -123,7 +123,7 @@ def _captioning(config: MPlug2Config, reference: Reference):
 
 
 def _answering(config: MPlug2Config, reference: Reference):
-    task: LanguageModeling = QuestionAnswering(config)
+    task: SupervisedTask = QuestionAnswering(config)
     answer = _tokens(reference, "answer")
     batch = MultimodalBatch(
         frames=_frames(reference["qa_video"]),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import read_media
-from mplug2_jax.evaluation.runner import Record, Results
+from mplug2_jax.evaluation.results import Record, Results
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

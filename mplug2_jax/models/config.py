@@ -122,6 +122,19 @@ class ContrastiveConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """Head of classification: one linear map of class tokens.
+
+    Attributes:
+      num_classes: 1 in regression.
+      num_media: whose class tokens it reads, side by side (NLVR2 has two images).
+    """
+
+    num_classes: int = 2
+    num_media: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Numerics:
     """Computation and parameter types, and what the backward pass recomputes."""
 
@@ -148,6 +161,7 @@ class MPlug2Config:
     decoder: DecoderConfig = DecoderConfig()
     universal: UniversalConfig = UniversalConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
     numerics: Numerics = Numerics()
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Heads of the pretraining objectives (paper section 3.5).
+"""Heads of the pretraining objectives (paper section 3.5) and of classification.
 
 Contrast reads the class tokens of vision and text, matching the class token of the
 fused text, masked words any text states. Fine-tuning tasks that do without them have
@@ -10,7 +10,12 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mplug2_jax.models.config import ContrastiveConfig, Numerics, TextConfig
+from mplug2_jax.models.config import (
+    ClassifierConfig,
+    ContrastiveConfig,
+    Numerics,
+    TextConfig,
+)
 from mplug2_jax.models.decoder import LMHead
 from mplug2_jax.models.layers import TextEmbeddings, dense, named
 
@@ -59,6 +64,14 @@ def matching_head(text: TextConfig, numerics: Numerics) -> nn.DenseGeneral:
     """Class token of a fused text to two classes, the second meaning a pair."""
     init = nn.initializers.normal(text.init_std)
     return dense(2, ("embed", None), init, numerics)
+
+
+def classifier_head(
+    config: ClassifierConfig, text: TextConfig, numerics: Numerics
+) -> nn.DenseGeneral:
+    """Class tokens, side by side, to the scores of the classes."""
+    init = nn.initializers.normal(text.init_std)
+    return dense(config.num_classes, ("embed", None), init, numerics)
 
 
 class MaskedLanguageHead(nn.Module):

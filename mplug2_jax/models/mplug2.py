@@ -18,6 +18,7 @@ from mplug2_jax.models.heads import (
     ContrastiveHead,
     Features,
     MaskedLanguageHead,
+    classifier_head,
     matching_head,
 )
 from mplug2_jax.models.layers import Dropout, dense, layer_norm
@@ -28,6 +29,7 @@ from mplug2_jax.types import Tokens
 
 MODULES = ("vision", "local_temporal", "universal", "text", "fusion", "decoder")
 HEADS = ("contrastive", "matching", "mlm")  # of the pretraining objectives
+ALL_MODULES = (*MODULES, *HEADS, "classifier")
 
 
 @flax.struct.dataclass
@@ -67,8 +69,8 @@ class MPlug2(nn.Module):
 
     Attributes:
       config: shapes and numerics.
-      modules: a subset of `MODULES` and `HEADS`, usually a task's row of the
-        composition table.
+      modules: a subset of `ALL_MODULES`, usually a task's row of the composition
+        table.
     """
 
     config: MPlug2Config
@@ -76,9 +78,10 @@ class MPlug2(nn.Module):
 
     def setup(self):
         config, numerics, has = self.config, self.config.numerics, self.has
-        if unknown := set(self.modules) - {*MODULES, *HEADS}:
-            known = (*MODULES, *HEADS)
-            raise ValueError(f"Unknown modules {sorted(unknown)}; choose of {known}.")
+        if unknown := set(self.modules) - set(ALL_MODULES):
+            raise ValueError(
+                f"Unknown modules {sorted(unknown)}; choose of {ALL_MODULES}."
+            )
         if has("vision"):
             self.vision = VisionEncoder(config.vision, has("local_temporal"), numerics)
             if config.vision.width != config.text.width:
@@ -102,6 +105,8 @@ class MPlug2(nn.Module):
             self.matching = matching_head(config.text, numerics)
         if has("mlm"):
             self.mlm = MaskedLanguageHead(config.text, numerics)
+        if has("classifier"):
+            self.classifier = classifier_head(config.classifier, config.text, numerics)
 
     def has(self, module: str) -> bool:
         return module in self.modules
@@ -156,6 +161,10 @@ class MPlug2(nn.Module):
         """Scores of words at every position; states fused, or of a text alone."""
         return self.mlm(states)
 
+    def classify(self, tokens: Float[Array, "R M*D"]) -> Float[Array, "R K"]:
+        """Scores, float32, of the classes, from class tokens of M media."""
+        return self.classifier(tokens).astype(jnp.float32)
+
     def fuse(
         self,
         vision: Float[Array, "B N D"],
@@ -203,6 +212,9 @@ class MPlug2(nn.Module):
             self.match(states)
         if self.has("mlm"):
             self.predict_masked(states)
+        if self.has("classifier"):
+            width = self.config.classifier.num_media * self.config.text.width
+            self.classify(jnp.zeros((1, width), self.config.numerics.compute))
 
 
 def init_params(model: MPlug2, key: jax.Array) -> dict[str, Any]:

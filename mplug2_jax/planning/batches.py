@@ -8,7 +8,14 @@ import jax
 import numpy as np
 
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.training.config import RunConfig
+from mplug2_jax.tasks import CLASSIFICATION
+from mplug2_jax.training.config import (
+    GROUNDING,
+    INSTRUCTED,
+    RETRIEVAL,
+    TEXTS,
+    RunConfig,
+)
 from mplug2_jax.types import MultimodalBatch, Tokens
 
 
@@ -30,17 +37,7 @@ class Share:
 def batches(config: RunConfig) -> list[Share]:
     """Every kind of global batch of a run, as `jax.ShapeDtypeStruct`s."""
     if not config.mixture:
-        batch = config.batch
-        task_texts = _paired_texts(
-            config.inputs,
-            batch.batch_size,
-            batch.captions_per_video * (config.task != "question_answering"),
-            batch.questions_per_video * (config.task != "captioning"),
-            batch.answers_per_question,
-        )
-        frames = _frames(config, batch.batch_size, config.inputs.num_frames)
-        whole = MultimodalBatch(frames, **task_texts)
-        return [Share("video", whole, batch.batch_size, 1.0)]
+        return [Share(*_of_task(config), config.batch.batch_size, 1.0)]
     weights: dict[tuple[str, int], float] = defaultdict(float)
     for part in config.mixture:
         weights[part.kind, part.batch.batch_size] += part.weight  # parts of one shape
@@ -50,6 +47,49 @@ def batches(config: RunConfig) -> list[Share]:
         for (kind, rows), weight in weights.items()
         if weight > 0
     ]
+
+
+def _of_task(config: RunConfig) -> tuple[str, MultimodalBatch]:
+    """The kind of a task's media, and its batch."""
+    task, inputs, rows = config.task, config.inputs, config.batch.batch_size
+    texts: dict[str, Any] = {}
+    labels, media = rows, config.model.classifier.num_media
+    if task in (TEXTS, "pair_classification"):
+        labels *= 1 if task == TEXTS else config.batch.texts_per_medium
+        texts["text"] = _tokens(labels, inputs.text_length)
+    if task in CLASSIFICATION:
+        kind = np.float32 if config.classification.regression else np.int32
+        texts["label"] = _array((labels,), kind)
+    elif task == GROUNDING:
+        boxes = rows * config.batch.texts_per_medium
+        texts["question"] = _tokens(boxes, inputs.question_length)
+        texts["answer"] = _tokens(boxes, 5)
+        texts["answer_weight"] = _array((boxes,), np.float32)
+        texts["box"] = _array((boxes, 4), np.float32)
+    else:
+        texts = _texts(config)
+    if task == TEXTS:
+        return "text", MultimodalBatch(**texts, is_video=False)
+    image = task in (GROUNDING, "image_classification") or media > 1
+    frames = _frames(config, rows, media if image else inputs.num_frames)
+    its = MultimodalBatch(frames, **texts, is_video=not image)
+    return "image" if image else "video", its
+
+
+def _texts(config: RunConfig) -> dict[str, Any]:
+    """Of the tasks that write, and of retrieval."""
+    inputs, batch = config.inputs, config.batch
+    captions, questions = batch.captions_per_video, batch.questions_per_video
+    captions *= config.task != "question_answering"
+    questions *= config.task not in ("captioning", RETRIEVAL)
+    if config.task == INSTRUCTED:
+        inputs = dataclasses.replace(
+            inputs, answer_length=max(inputs.answer_length, inputs.caption_length)
+        )
+        captions, questions = 0, captions + questions
+    return _paired_texts(
+        inputs, batch.batch_size, captions, questions, batch.answers_per_question
+    )
 
 
 def _of_kind(config: RunConfig, kind: str, rows: int) -> MultimodalBatch:

@@ -50,9 +50,14 @@ COMPOSITION: dict[str, Composition] = {
     "grounding": Composition(
         ("vision", "universal", "text", "fusion", "decoder"), "both", "coordinates"
     ),
-    "action_classification": Composition(_VIDEO, "vision", "linear"),
-    "image_classification": Composition(("vision", "universal"), "vision", "linear"),
-    "text_classification": Composition(("universal", "text"), "text", "linear"),
+    "action_classification": Composition((*_VIDEO, "classifier"), "vision", "linear"),
+    "image_classification": Composition(
+        ("vision", "universal", "classifier"), "vision", "linear"
+    ),
+    "text_classification": Composition(
+        ("universal", "text", "classifier"), "text", "linear"
+    ),
+    "pair_classification": Composition((*_PAIRED, "classifier"), "both", "linear"),
     "pretraining_paired": Composition(
         (*MODULES, *HEADS), "both", "VLC + VLM + MLM + ILM"
     ),
@@ -73,7 +78,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def modules(self) -> tuple[str, ...]:
-        """The modules that exist, in the order of `MODULES` and `HEADS`."""
+        """The modules that exist, in the order of `ALL_MODULES`."""
 
     @cached_property
     def model(self) -> MPlug2:
@@ -125,8 +130,8 @@ class Task(abc.ABC):
         """
 
 
-class LanguageModeling(Task):
-    """A task whose loss is a sum over the rows of logits: the decoder's."""
+class SupervisedTask(Task):
+    """A task whose loss is a sum over the rows of logits."""
 
     @abc.abstractmethod
     def logits(self, model: MPlug2, batch: MultimodalBatch) -> Any:
@@ -193,11 +198,15 @@ class LanguageModeling(Task):
         def add(total, inputs):
             return jax.tree.map(jnp.add, total, part(*inputs)), None
 
-        pieces = jnp.arange(parts), split(batch, parts, len(batch.require("frames")))
+        pieces = jnp.arange(parts), split(batch, parts, self.units(batch))
         shapes = jax.eval_shape(part, *jax.tree.map(lambda a: a[0], pieces))
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         ((loss, out), grads), _ = jax.lax.scan(add, zeros, pieces)
         return (loss, LossOutput(out.metrics, queue)), grads
+
+    def units(self, batch: MultimodalBatch) -> int:
+        """Rows that parts are made of, each with all that belongs to it."""
+        return len(batch.require("frames"))
 
     def _apply(self, params, batch, rngs):
         return self.model.apply(

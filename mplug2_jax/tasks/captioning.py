@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from mplug2_jax.losses import mean_over_tokens, shift, token_losses
 from mplug2_jax.models.decoder import Memory
 from mplug2_jax.models.mplug2 import MPlug2
-from mplug2_jax.tasks.base import COMPOSITION, LanguageModeling
+from mplug2_jax.tasks.base import COMPOSITION, SupervisedTask
 from mplug2_jax.types import MultimodalBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Captioning(LanguageModeling):
+class Captioning(SupervisedTask):
     """Loss of captions, C per video, whose prompt's first tokens do not count.
 
     Attributes:

@@ -3,14 +3,14 @@
 import dataclasses
 
 from mplug2_jax.models.mplug2 import MODULES, MPlug2
-from mplug2_jax.tasks.base import LanguageModeling
+from mplug2_jax.tasks.base import SupervisedTask
 from mplug2_jax.tasks.captioning import Captioning
 from mplug2_jax.tasks.question_answering import QuestionAnswering
 from mplug2_jax.types import MultimodalBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class CaptionAndAnswer(LanguageModeling):
+class CaptionAndAnswer(SupervisedTask):
     """Sum of the captioning and the question-answering loss.
 
     Attributes:

@@ -3,11 +3,10 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mplug2_jax.losses import (
     Weight,
-    contrastive,
     cross_entropy,
     negative_weights,
     similarities,
@@ -15,10 +14,13 @@ from mplug2_jax.losses import (
 )
 from mplug2_jax.models.heads import Features
 from mplug2_jax.tasks.masking import Masked
-from mplug2_jax.types import Tokens
+from mplug2_jax.tasks.negatives import same_texts
+from mplug2_jax.types import MultimodalBatch, Tokens
 
 Metrics = dict[str, Array]
-Queue = dict[str, Array]  # "vision" and "text" S E, and the "position" to write next
+# "vision" and "text" Q E, their "media_id" Q, and the "position" to write next.
+Queue = dict[str, Array]
+NOBODY = -1  # the medium of a key that belongs to no row
 
 
 @flax.struct.dataclass
@@ -36,6 +38,23 @@ class Words:
             f"loss_{name}": self.losses.sum() / number,
             f"accuracy_{name}": (self.counts & self.hits).sum() / number,
         }
+
+
+def belonging(batch: MultimodalBatch, queue: Queue | None) -> Bool[Array, "B S"]:
+    """Which keys, the batch's and then the queue's, belong to a row of the batch.
+
+    Those of its medium, and in the batch those whose text is the same. Without
+    `media_id` the texts alone tell.
+    """
+    same, ids = same_texts(batch.require("caption")), batch.media_id
+    if ids is not None:
+        same |= ids[:, None] == ids
+    if queue is None:
+        return same
+    known = jnp.zeros((len(same), len(queue["text"])), bool)
+    if ids is not None and "media_id" in queue:
+        known = ids[:, None] == queue["media_id"]
+    return jnp.concatenate([same, known], axis=1)
 
 
 def both_similarities(
@@ -74,28 +93,42 @@ def contrast(
     teacher: Features | None,
     temperature: Float[Array, ""],
     soft_weight: Weight,
-    same: Bool[Array, "B B"],
+    same: Bool[Array, "B S"],
     queue: Queue | None,
 ) -> Metrics:
-    """VLC: the mean of both directions, against the batch and the queue."""
+    """VLC: the mean of both directions, against the batch and the queue.
+
+    Args:
+      same: which keys belong to a row; they share its hard target.
+    """
     logits = both_similarities(own, keys_of(own, teacher, queue), queue, temperature)
     soft = (None, None)
     if teacher is not None:
         soft = both_similarities(teacher, teacher, queue, temperature)
     losses = [
-        contrastive(one, same, other, soft_weight)
+        _contrastive(one, same, other, soft_weight)
         for one, other in zip(logits, soft, strict=True)
     ]
-    reach = logits[0].shape[1] - len(same)
-    right = jnp.pad(same, ((0, 0), (0, reach)))
-    hits = [
-        jnp.take_along_axis(right, one.argmax(1)[:, None], axis=1) for one in logits
-    ]
+    hits = [jnp.take_along_axis(same, one.argmax(1)[:, None], axis=1) for one in logits]
     return {
         "loss_vlc": (losses[0] + losses[1]) / 2,
         "accuracy_vlc": jnp.stack(hits).mean(),
         "temperature": jax.lax.stop_gradient(temperature),
     }
+
+
+def _contrastive(
+    logits: Float[Array, "B S"],
+    same: Bool[Array, "B S"],
+    soft_logits: Float[Array, "B S"] | None,
+    soft_weight: Weight,
+) -> Float[Array, ""]:
+    """`losses.contrastive`, where keys of the queue may belong to a row too."""
+    target = same / same.sum(axis=1, keepdims=True)
+    if soft_logits is not None:
+        target = (1 - soft_weight) * target + soft_weight * jax.nn.softmax(soft_logits)
+    target = jax.lax.stop_gradient(target)
+    return -jnp.sum(target * jax.nn.log_softmax(logits), axis=1).mean()
 
 
 def matching(logits: Float[Array, "B 3 2"]) -> Metrics:
@@ -133,21 +166,23 @@ def instructed(
     return Words(losses, hits, counts)
 
 
-def enqueue(queue: Queue, features: Features) -> Queue:
+def enqueue(
+    queue: Queue, features: Features, media_id: Int[Array, "B"] | None = None
+) -> Queue:
     """Writes a batch's features over the oldest ones; any number of rows fits.
 
     Elementwise in the queue, so that it may be sharded by rows.
     """
     size, rows = len(queue["text"]), len(features.text)
     offset = (jnp.arange(size) - queue["position"]) % size
-    fresh, source = (offset < rows)[:, None], jnp.minimum(offset, rows - 1)
+    fresh, source = offset < rows, jnp.minimum(offset, rows - 1)
+    media_id = jnp.full(rows, NOBODY, jnp.int32) if media_id is None else media_id
+    new = {"vision": features.vision, "text": features.text, "media_id": media_id}
 
-    def write(old: Array, new: Array) -> Array:
-        new = jax.lax.stop_gradient(new).astype(old.dtype)
-        return jnp.where(fresh, new[source], old)
+    def write(name: str) -> Array:
+        old, its = queue[name], jax.lax.stop_gradient(new[name][source])
+        where = fresh.reshape(-1, *[1] * (old.ndim - 1))
+        return jnp.where(where, its.astype(old.dtype), old)
 
-    return {
-        "vision": write(queue["vision"], features.vision),
-        "text": write(queue["text"], features.text),
-        "position": (queue["position"] + rows) % size,
-    }
+    written = {name: write(name) for name in new if name in queue}
+    return {**written, "position": (queue["position"] + rows) % size}

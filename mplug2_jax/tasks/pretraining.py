@@ -26,12 +26,7 @@ from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
 from mplug2_jax.tasks import objectives as terms
 from mplug2_jax.tasks.base import Loss, LossOutput, Task
 from mplug2_jax.tasks.masking import Masked, mask_words
-from mplug2_jax.tasks.negatives import (
-    Negatives,
-    draw_negatives,
-    same_texts,
-    take_rows,
-)
+from mplug2_jax.tasks.negatives import Negatives, draw_negatives, take_rows
 from mplug2_jax.tasks.objectives import Queue, Words
 from mplug2_jax.tasks.parts import in_parts
 from mplug2_jax.tasks.rows import fuse_rows, interleaved, padded, separated
@@ -159,10 +154,16 @@ class Pretraining(Task):
         """Random unit vectors, or None where no queue is used."""
         if self.objectives.negatives != "queue" or not self.contrasts:
             return None
-        shape = (2, self.objectives.queue_size, self.config.contrastive.width)
+        size = self.objectives.queue_size
+        shape = (2, size, self.config.contrastive.width)
         noise = jax.random.normal(jax.random.key(0), shape)
         noise = noise / jnp.linalg.norm(noise, axis=-1, keepdims=True)
-        return {"vision": noise[0], "text": noise[1], "position": jnp.int32(0)}
+        return {
+            "vision": noise[0],
+            "text": noise[1],
+            "media_id": jnp.full(size, terms.NOBODY, jnp.int32),
+            "position": jnp.int32(0),
+        }
 
     def gradients(self, params, batch, *arguments, parts=1, **options):
         """See `Task.gradients`.
@@ -257,18 +258,19 @@ class Pretraining(Task):
         metrics, other = {}, None
         if own.features is not None:
             keys = own.features, taught and taught.features
-            same = same_texts(batch.require("caption"))
+            same = terms.belonging(batch, queue)
             temperature = self.temperature(models)
             metrics |= terms.contrast(*keys, temperature, soft_weight, same, queue)
             if self.objectives.vlm > 0:
                 if not isinstance(negatives, Negatives):
+                    inside, others = same[:, : len(same)], terms.keys_of(*keys, queue)
                     chances = terms.hard_negative_weights(
-                        keys[0], terms.keys_of(*keys, queue), temperature, same
+                        keys[0], others, temperature, inside
                     )
                     negatives = draw_negatives(negatives, *chances)
                 other = self.others(own, negatives)
             if queue is not None:
-                queue = terms.enqueue(queue, keys[1] or keys[0])
+                queue = terms.enqueue(queue, keys[1] or keys[0], batch.media_id)
 
         def score(index, own, taught, other, batch, masked):
             out = models.student(lambda m: self.fuse(m, own, other, batch), index)

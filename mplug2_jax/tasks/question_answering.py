@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from mplug2_jax.losses import token_losses, weighted_answers
 from mplug2_jax.models.decoder import Memory
 from mplug2_jax.models.mplug2 import MPlug2
-from mplug2_jax.tasks.base import COMPOSITION, LanguageModeling
+from mplug2_jax.tasks.base import COMPOSITION, SupervisedTask
 from mplug2_jax.types import MultimodalBatch, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class QuestionAnswering(LanguageModeling):
+class QuestionAnswering(SupervisedTask):
     """Loss of A weighted answers to each of Q questions per video."""
 
     @property

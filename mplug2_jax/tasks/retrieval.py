@@ -1,10 +1,11 @@
-"""What retrieval computes: features to compare, and the matching of pairs.
+"""Retrieval: the task that is fine-tuned, and what its two stages compute.
 
-Pure functions of the parameters, compiled once for each model and shape. All pairs are
-compared by the features of contrast, the best of them by matching, which reads the pair
-fused (two stages, as mPLUG v1 and ALBEF evaluate).
+All pairs are compared by the features of contrast, the best of them by matching, which
+reads the pair fused (as mPLUG v1 and ALBEF evaluate). The stages are pure functions of
+the parameters, compiled once for each model and shape.
 """
 
+import dataclasses
 import functools
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import jax
 from jaxtyping import Array, Float, Int, UInt8
 
 from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.tasks.pretraining import ObjectivesConfig, Pretraining
 from mplug2_jax.types import Tokens
 
 CONTRAST = ("vision", "text", "contrastive")  # the first stage reads these
@@ -19,6 +21,18 @@ MATCHING = ("fusion", "matching")  # and the second these
 
 
 Encodings = tuple[Float[Array, "B E"], Float[Array, "B N D"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(Pretraining):
+    """Contrast and matching (paper section 3.5), as they are pretrained.
+
+    A batch pairs each medium with one of its captions and says which medium it is
+    (`media_id`). Whatever the batch or the queue holds of a row's medium belongs to the
+    row: it shares the hard target and is no negative (ALBEF and mPLUG v1 fine-tune so).
+    """
+
+    objectives: ObjectivesConfig = ObjectivesConfig(mlm=0.0, ilm=0.0)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "is_video"))

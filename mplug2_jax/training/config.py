@@ -17,12 +17,16 @@ from mplug2_jax.models.config import MPlug2Config, from_mapping, preset
 from mplug2_jax.predictor import Decoding
 from mplug2_jax.sharding.mesh import MeshConfig
 from mplug2_jax.tasks import TASKS
+from mplug2_jax.tasks.classification import ClassificationConfig
+from mplug2_jax.tasks.grounding import GroundingConfig
 from mplug2_jax.tasks.pretraining import ObjectivesConfig
 from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from mplug2_jax.training.profiling import ProfileWindow
 from mplug2_jax.training.step import DistillationConfig
 
-PRETRAINING = "pretraining"
+PRETRAINING, RETRIEVAL, GROUNDING = "pretraining", "retrieval", "grounding"
+TEXTS = "text_classification"
+INSTRUCTED = "captioning_by_instruction"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,9 @@ class RunConfig:
       mixture: parts of a run on several (pretraining), in a file by name; each step
         takes its batch from one of them.
       validation: the best checkpoint is chosen on it, so it must not be the test data.
-      objectives: of pretraining.
+      objectives: of pretraining, and of retrieval, which has vlc and vlm.
+      classification, grounding: of these tasks. Where `inputs.classes` is empty, the
+        classes are those of the training data.
       ema_decay: of a moving average of the parameters, which is then what is
         evaluated and kept as `best` and `final`; 0 means none.
       mesh: how devices share the work; `devices`: only the first so many, 0 means all.
@@ -50,8 +56,10 @@ class RunConfig:
       log_every, eval_every, save_every: in steps; 0 means only at the end.
       eval_examples: at most so many validation examples during training; 0 means all.
       best_by: the validation metric that `best` is chosen by, the highest, or of losses
-        the lowest; empty: the mean of answer accuracy, CIDEr and exact matches, of
-        those there are, and of pretraining the loss.
+        and ranks the lowest; empty: the mean of answer accuracy, CIDEr, exact matches
+        and retrieval's recall_1, of those there are, and of pretraining the loss.
+      rerank: of retrieval's validation: each query's best so many are ordered by
+        matching; 0: none.
       keep: resumable states kept in the workdir, beside the best one.
       profile: "START:STOP" records these steps for TensorBoard's profiler.
       compilation_cache: folder for compiled programs, or "off"; empty: as the
@@ -69,6 +77,8 @@ class RunConfig:
     inputs: InputConfig = InputConfig()
     batch: BatchConfig = BatchConfig()
     objectives: ObjectivesConfig = ObjectivesConfig()
+    classification: ClassificationConfig = ClassificationConfig()
+    grounding: GroundingConfig = GroundingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig = DistillationConfig()
     ema_decay: float = 0.0
@@ -84,6 +94,7 @@ class RunConfig:
     save_every: int = 1000
     eval_examples: int = 0
     best_by: str = ""
+    rerank: int = 16
     keep: int = 2
     profile: str = ""
     compilation_cache: str = ""
@@ -123,6 +134,18 @@ def _problems(config: RunConfig) -> Iterator[str]:
     if config.task not in TASKS:
         yield f"config.task is {config.task!r}; expected one of {sorted(TASKS)}."
     yield from _data_problems(config)
+    if config.task == RETRIEVAL:
+        yield from _retrieval_problems(config)
+    if config.task == GROUNDING:
+        yield from _grounding_problems(config)
+    if bool(config.inputs.instruction) != (config.task == INSTRUCTED) and (
+        config.task in (INSTRUCTED, "captioning", "caption_and_answer")
+    ):
+        yield (
+            f"config.inputs.instruction is {config.inputs.instruction!r} and the task "
+            f"{config.task}; captions are made by instruction in task {INSTRUCTED}, "
+            "which needs one, and in no other."
+        )
     for name, value in _counts(config).items():
         if value < 1:
             yield f"config.{name} is {value}; task {config.task} needs at least 1."
@@ -137,6 +160,8 @@ def _problems(config: RunConfig) -> Iterator[str]:
         yield "config.steps is 0; a mixture has no epochs: give the number of steps."
     if not 0 <= config.ema_decay < 1:
         yield f"config.ema_decay is {config.ema_decay}; expected 0 (none) to below 1."
+    if config.rerank < 0:
+        yield f"config.rerank is {config.rerank}; expected 0 (none) or a number."
     if config.devices < 0:
         yield f"config.devices is {config.devices}; expected 0 (all) or a number."
 
@@ -170,6 +195,31 @@ def _data_problems(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _retrieval_problems(config: RunConfig) -> Iterator[str]:
+    weights = {name: getattr(config.objectives, name) for name in ("mlm", "ilm")}
+    if any(weights.values()):
+        yield (
+            f"config.objectives has the weights {weights}; task {RETRIEVAL} knows vlc "
+            "and vlm alone: set these to 0."
+        )
+    if config.batch.captions_per_video > 1:
+        yield (
+            f"config.batch.captions_per_video is {config.batch.captions_per_video}; "
+            f"task {RETRIEVAL} takes one of a video's captions at a time: set it to 1."
+        )
+
+
+def _grounding_problems(config: RunConfig) -> Iterator[str]:
+    """What moves an image's content would move its boxes."""
+    batch = config.batch
+    if batch.crop_scale is not None or batch.flip or batch.randaugment is not None:
+        yield (
+            f"config.batch has crop_scale {batch.crop_scale}, flip {batch.flip} and "
+            f"randaugment {batch.randaugment}; boxes do not follow these: set them to "
+            "None, False and None."
+        )
+
+
 def _names_test(name: str) -> bool:
     """Whether "test" is one of the words of a name: qa_test, test-2."""
     return "test" in re.split(r"[^a-z]+", name.lower())
@@ -183,10 +233,14 @@ def _counts(config: RunConfig) -> dict[str, int]:
         "log_every": config.log_every,
         "keep": config.keep,
     }
-    if config.task in ("captioning", "caption_and_answer"):
+    if config.task in ("captioning", "caption_and_answer", RETRIEVAL, INSTRUCTED):
         counts["batch.captions_per_video"] = config.batch.captions_per_video
     if config.task in ("question_answering", "caption_and_answer"):
         counts["batch.questions_per_video"] = config.batch.questions_per_video
+    if config.task in (GROUNDING, "pair_classification"):
+        counts["batch.texts_per_medium"] = config.batch.texts_per_medium
+    if config.task == GROUNDING:
+        counts["inputs.num_bins"] = config.inputs.num_bins
     return counts
 
 
@@ -197,7 +251,8 @@ def default_config(task: str, size: str = "large") -> ConfigDict:
       task: a key of `mplug2_jax.tasks.TASKS`.
       size: preset of the model.
     """
-    run = RunConfig(task, preset(size))
+    objectives = getattr(TASKS[task], "objectives", ObjectivesConfig())
+    run = RunConfig(task, preset(size), objectives=objectives)
     values = ConfigDict(dataclasses.asdict(run) | {"mixture": {}})
     # None has no type; these say what the command line may put in its place.
     nothing = {"rule": placeholder(str), "min_caption_length": placeholder(int)}

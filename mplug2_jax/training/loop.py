@@ -30,6 +30,7 @@ from mplug2_jax.training.start import (
     open_mesh,
     open_vocabulary,
     starting_weights,
+    with_classes,
 )
 from mplug2_jax.training.step import (
     TrainState,
@@ -76,6 +77,7 @@ class _Run:
     def __init__(self, config: RunConfig, workdir: Path, asked: Interrupts):
         self.config, self.workdir, self.asked = config, workdir, asked
         check_workdir(workdir)
+        config = self.config = with_classes(config)
         self.mesh = open_mesh(config)
         tokenizer = open_vocabulary(config)
         self.task = make_task(config, tokenizer, self.mesh)

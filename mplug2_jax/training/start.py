@@ -1,28 +1,68 @@
 """What a run starts with: devices, vocabulary, task, weights, data."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from mplug2_jax.checkpoint.load import has_teacher, load_checkpoint, read_metadata
+from mplug2_jax.checkpoint.load import (
+    Metadata,
+    has_teacher,
+    load_checkpoint,
+    read_metadata,
+)
 from mplug2_jax.checkpoint.parts import find_checkpoint, stored_tokenizer
 from mplug2_jax.data.batches import Batches
 from mplug2_jax.data.mixture import mixture_batches
-from mplug2_jax.data.opening import open_examples
-from mplug2_jax.data.pipeline import all_images, epochs_to_steps, training_batches
+from mplug2_jax.data.opening import open_examples, open_text_examples
+from mplug2_jax.data.pipeline import (
+    all_images,
+    epochs_to_steps,
+    text_batches,
+    training_batches,
+)
+from mplug2_jax.data.records import Records
+from mplug2_jax.data.sources import Example, TextExample, labels_of
+from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import HEADS
 from mplug2_jax.sharding.mesh import make_mesh
 from mplug2_jax.sharding.partition import check_batch, process_part
 from mplug2_jax.sharding.rules import ROWS
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.tasks import CLASSIFICATION, TASKS
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.config import GROUNDING, TEXTS, RunConfig
 from mplug2_jax.types import MultimodalBatch
+
+
+def with_classes(config: RunConfig) -> RunConfig:
+    """The run's configuration with the classes of its training data, where it has none.
+
+    Raises:
+      ValueError: there are fewer than two.
+    """
+    named = config.inputs.classes or config.classification.regression
+    if config.task not in CLASSIFICATION or named:
+        return config
+    opened = open_text_examples if config.task == TEXTS else open_examples
+    examples: Any = opened(config.train, config.batch.max_bad_share)
+    classes = _classes(examples, texts=config.task == "pair_classification")
+    if len(classes) < 2:
+        raise ValueError(
+            f"{config.train.path} has the classes {list(classes)}; a classifier needs "
+            "two: give each example a label."
+        )
+    inputs = dataclasses.replace(config.inputs, classes=classes)
+    return dataclasses.replace(config, inputs=inputs)
+
+
+def _classes(examples: Sequence[Example | TextExample], texts: bool) -> tuple[str, ...]:
+    if isinstance(examples, Records) and examples.classes:
+        return examples.classes
+    return tuple(sorted({x for example in examples for x in labels_of(example, texts)}))
 
 
 def open_mesh(config: RunConfig) -> Mesh:
@@ -71,20 +111,27 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
     model = _trained_as(metadata.config, config.model)
     if "contrastive" not in metadata.modules:  # a head that starts here
         model = dataclasses.replace(model, contrastive=config.model.contrastive)
+    model = dataclasses.replace(model, classifier=config.model.classifier)
     return _task(config, model, tokenizer, mesh)
 
 
 def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task:
     ids = {"cls_id": tokenizer.start_id, "mask_id": tokenizer.mask_id}
-    offered = {
+    if config.task in CLASSIFICATION:
+        count = 1 if config.classification.regression else len(config.inputs.classes)
+        model = model.replace(classifier={"num_classes": count})
+    offered: dict[str, Any] = {
         "prompt_length": config.inputs.prompt_length(tokenizer),
         "objectives": dataclasses.replace(config.objectives, **ids),
         "shards": _row_shards(mesh),
+        "classification": config.classification,
+        "grounding": config.grounding,
     }
+    if config.task == GROUNDING:
+        offered["coordinates"] = config.inputs.coordinates(tokenizer)
     task_class = TASKS[config.task]
     taken = {field.name for field in dataclasses.fields(task_class)}
-    options: dict[str, Any] = {k: v for k, v in offered.items() if k in taken}
-    return task_class(model, **options)
+    return task_class(model, **{k: v for k, v in offered.items() if k in taken})
 
 
 def _row_shards(mesh: Mesh) -> int:
@@ -107,6 +154,8 @@ def _trained_as(stored: MPlug2Config, wanted: MPlug2Config) -> MPlug2Config:
 def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
     """Parameters and teacher of the starting checkpoint; None: to be drawn, copied.
 
+    Only the task's modules are read; which these are, and what is left, is printed.
+
     Heads that the checkpoint lacks are drawn at random: pretraining may start from
     CLIP and BERT. The teacher is the checkpoint's momentum copy, if it has one and the
     run wants it.
@@ -117,9 +166,15 @@ def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
     if not config.init_from:
         return None, None
     folder = find_checkpoint(config.init_from)
-    known = read_metadata(folder).modules
-    fresh = [name for name in task.modules if name in HEADS and name not in known]
+    metadata = read_metadata(folder)
+    known = set(metadata.modules)
+    if not _same_classes(config, task, metadata):
+        known.discard("classifier")
+    heads = (*HEADS, "classifier")
+    fresh = [name for name in task.modules if name in heads and name not in known]
     modules = [name for name in task.modules if name not in fresh]
+    if jax.process_index() == 0:
+        print(_taken(str(folder), modules, metadata.modules, fresh), flush=True)
     params, _ = load_checkpoint(folder, modules)
     teacher = None
     if config.distillation.weight > 0 and has_teacher(folder):
@@ -133,6 +188,23 @@ def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
     return params, teacher
 
 
+def _same_classes(config: RunConfig, task: Task, metadata: Metadata) -> bool:
+    """Whether a stored classifier's scores mean what this run's do."""
+    stored = tuple(metadata.inputs.get("classes", ()))
+    its = metadata.config.classifier
+    return stored == config.inputs.classes and its == task.config.classifier
+
+
+def _taken(
+    folder: str, taken: Sequence[str], known: Sequence[str], fresh: Sequence[str]
+) -> str:
+    """What a run takes of a checkpoint, leaves there and draws at random."""
+    left = [name for name in known if name not in taken]
+    parts = {"left there": left, "at random": fresh}
+    rest = [f"; {what}: {', '.join(names)}" for what, names in parts.items() if names]
+    return f"from {folder}: {', '.join(taken)}{''.join(rest)}"
+
+
 class Source:
     """The run's batches, each with its kind; `steps` is how many the run takes."""
 
@@ -141,17 +213,33 @@ class Source:
         self.mixed = bool(config.mixture)
         size = task.config.vision.image_size
         shared = (tokenizer, config.inputs)
-        rest = (size, config.seed, *process_part(mesh))
         if self.mixed:
             self.steps = config.steps
+            rest = (size, config.seed, *process_part(mesh))
             self.batches = mixture_batches(config.mixture, *shared, *rest)
             return
-        examples = open_examples(config.train, config.batch.max_bad_share)
+        make = self._of_texts if config.task == TEXTS else self._of_media
+        self.batches: Batches
+        self.batches, steps = make(config, size, *shared, *process_part(mesh))
+        self.steps = config.steps or steps
+
+    def _of_media(self, config: RunConfig, size: int, tokenizer, inputs, *process: int):
+        """Batches of videos or images, and the steps of the configured epochs."""
+        batch, regression = config.batch, config.classification.regression
+        targets = targets_of(config.task, tokenizer, inputs, batch, regression)
+        examples = open_examples(config.train, batch.max_bad_share)
         all_images(examples)
-        self.steps = config.steps or epochs_to_steps(
-            config.epochs, examples, config.batch
-        )
-        self.batches: Batches = training_batches(examples, *shared, config.batch, *rest)
+        steps = epochs_to_steps(config.epochs, examples, batch.batch_size, targets)
+        shared = examples, tokenizer, inputs, batch, size, config.seed, *process
+        return training_batches(*shared, targets=targets), steps
+
+    def _of_texts(self, config: RunConfig, size: int, tokenizer, inputs, *process: int):
+        """Batches of texts alone."""
+        batch, regression = config.batch, config.classification.regression
+        examples = open_text_examples(config.train, batch.max_bad_share)
+        steps = epochs_to_steps(config.epochs, examples, batch.batch_size)
+        shared = examples, tokenizer, inputs, batch, config.seed, *process
+        return text_batches(*shared, regression=regression), steps
 
     def __iter__(self) -> Iterator[tuple[str, MultimodalBatch]]:
         for item in self.batches:

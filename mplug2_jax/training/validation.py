@@ -19,15 +19,20 @@ from mplug2_jax.data.mixture import PartConfig, mixture_batches
 from mplug2_jax.data.opening import open_examples
 from mplug2_jax.data.pipeline import all_images
 from mplug2_jax.data.tokenizers import Tokenizer
+from mplug2_jax.evaluation.retrieval import retrieve
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.sharding.partition import on_mesh, process_part, shard_batch
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.config import PRETRAINING, RunConfig
+from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, RunConfig
 from mplug2_jax.training.step import TrainState
 
 # Without `best_by`, the mean of these, of those that the validation data give.
-SELECTED_BY = ("qa/accuracy", "caption/cider", "caption/exact_match")
+SELECTED_BY = (
+    *("qa/accuracy", "caption/cider", "caption/exact_match"),
+    *("text_to_video/recall_1", "video_to_text/recall_1"),
+)
+LOWER_IS_BETTER = ("loss", "rank")
 Evaluate = Callable[[TrainState, Callable[[], None]], dict[str, float]]
 
 
@@ -69,7 +74,7 @@ class Best:
 
 
 def score_of(metrics: dict[str, float], best_by: str = "") -> float:
-    """What `best` is chosen by, higher is better; losses count negative.
+    """What `best` is chosen by, higher is better; losses and ranks count negative.
 
     Raises:
       ValueError: there is no such metric.
@@ -81,7 +86,8 @@ def score_of(metrics: dict[str, float], best_by: str = "") -> float:
         raise ValueError(
             f"config.best_by is {name!r}; validation gives {sorted(metrics)}."
         )
-    return -metrics[name] if "loss" in name else metrics[name]
+    lower = any(word in name for word in LOWER_IS_BETTER)
+    return -metrics[name] if lower else metrics[name]
 
 
 def _best_so_far(workdir: Path) -> float:
@@ -101,13 +107,14 @@ def make_evaluation(
         return None
     if config.task == PRETRAINING:
         return _validation_losses(config, task, tokenizer, mesh)
-    return _generated_texts(config, task, tokenizer)
+    return _used(config, task, tokenizer)
 
 
-def _generated_texts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
-    """Answers and captions, scored: each process its share, on its first device.
+def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
+    """Answers and captions, or what is found, scored.
 
-    All processes call what is returned together.
+    Each process does its share, on its first device; all call what is returned
+    together.
     """
     examples = open_examples(config.validation)[: config.eval_examples or None]
     rows = max(1, config.batch.batch_size // config.accumulation)
@@ -117,6 +124,8 @@ def _generated_texts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Eva
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         its = predictor.replace_params(on_one_device(weights_of(state)))
+        if config.task == RETRIEVAL:
+            return retrieve(its, examples, config.rerank, check=check)
         results = evaluate(its, examples, progress=lambda done, total: check())
         return results.flat_metrics()
 

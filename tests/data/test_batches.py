@@ -88,8 +88,8 @@ def test_unreadable_and_missing_media_are_replaced(folder, tokenizer, tmp_path, 
     (tmp_path / "train" / "00003.mp4").write_bytes(b"no film")
     (tmp_path / "train" / "00007.mp4").unlink()
     with pytest.raises(FileNotFoundError, match="1 of 10 media are not in"):
-        read_jsonl(tmp_path / "train.jsonl", max_missing=0.05)
-    examples = read_jsonl(tmp_path / "train.jsonl", max_missing=0.2)
+        read_jsonl(tmp_path / "train.jsonl", max_bad_share=0.05)
+    examples = read_jsonl(tmp_path / "train.jsonl", max_bad_share=0.2)
     config = dataclasses.replace(CONFIG, max_bad_share=0.2, crop_scale=None)
     batches = stream(examples, tokenizer, config)
     first = take(batches, 8)

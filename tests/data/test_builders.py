@@ -105,6 +105,14 @@ def test_missing_files_are_named(manual, capsys):
     assert "give their folder with --manual-dir" in capsys.readouterr().err
 
 
+def test_a_line_of_other_columns_is_named(manual, capsys):
+    write(manual, LAYOUTS["lsmdc_retrieval"][0] | {"LSMDC16_annos_val.csv": "a\tb\n"})
+    assert prepare("lsmdc_retrieval", manual, "--any-counts")[0] == 2
+    assert "LSMDC16_annos_val.csv, line 1: 2 columns; expected 6" in (
+        capsys.readouterr().err
+    )
+
+
 def test_preparing_goes_on_where_it_stopped(manual, monkeypatch, capsys):
     monkeypatch.setitem(SHARD_SIZES, "video", 2)
     videos = [(f"video{i}", "train") for i in range(10, 16)]

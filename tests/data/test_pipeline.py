@@ -15,6 +15,7 @@ from mplug2_jax.data.pipeline import (
     training_batches,
 )
 from mplug2_jax.data.sources import QA, read_jsonl
+from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 
 INPUTS = InputConfig(3, 18, 9, 3, prompt="a video of", prompt_joined=False)
@@ -109,13 +110,14 @@ def test_no_examples_or_no_texts_is_an_error(examples, tokenizer):
         batches(silent, tokenizer)
 
 
-def test_an_epoch_shows_every_text_once(examples):
+def test_an_epoch_shows_every_text_once(examples, tokenizer):
     """As upstream counts: lines of the annotation file, not videos."""
     config = BatchConfig(batch_size=2, captions_per_video=1)
-    assert epochs_to_steps(10, examples, config) == 25
+    targets = targets_of("captioning", tokenizer, INPUTS, config)
+    assert epochs_to_steps(10, examples, 2, targets) == 25
     spoken = [dataclasses.replace(e, captions=("a", "b", "c")) for e in examples]
-    assert epochs_to_steps(10, spoken, config) == 75
-    assert epochs_to_steps(0.01, examples, config) == 1
+    assert epochs_to_steps(10, spoken, 2, targets) == 75
+    assert epochs_to_steps(0.01, examples, 2, targets) == 1
 
 
 def test_images_and_videos_do_not_share_batches(examples, tokenizer, tmp_path):

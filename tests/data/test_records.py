@@ -26,6 +26,7 @@ from mplug2_jax.data.pipeline import (
 )
 from mplug2_jax.data.records import Records, from_record, to_record
 from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import frame_times, read_media
 
@@ -124,7 +125,8 @@ def test_training_reads_records(prepared, tokenizer):
     assert batch.frames.shape == (2, 2, 16, 16, 3) and batch.is_video
     assert batch.question.values.shape[0] == 4
     captions = BatchConfig(2, captions_per_video=1)
-    assert epochs_to_steps(3, examples, captions) == 9
+    targets = targets_of("captioning", tokenizer, INPUTS, captions)
+    assert epochs_to_steps(3, examples, 2, targets) == 9
     images = open_examples(DataConfig(path(prepared, "shapes_images")))
     with pytest.raises(ValueError, match="None of the 6 examples has questions"):
         training_batches(images, tokenizer, INPUTS, config, 16, seed=0)

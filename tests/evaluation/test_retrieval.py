@@ -13,7 +13,7 @@ from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
 from mplug2_jax.conversion import convert_state_dict
 from mplug2_jax.data.sources import Example
-from mplug2_jax.evaluation.retrieval import recall, retrieve
+from mplug2_jax.evaluation.retrieval import dual, recall, retrieve
 from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
@@ -100,6 +100,31 @@ def test_recall_counts_by_hand():
     assert found["median_rank"] == 2
 
 
+def test_a_dual_softmax_is_reported_apart(predictor, examples):
+    """A candidate that suits all queries yields to one that suits its own."""
+    logits = np.array([[2.0, 1.9], [2.0, -1.0]])
+    both = np.exp(logits), np.exp(dual(logits))
+    rows, columns = (both[0] / both[0].sum(axis, keepdims=True) for axis in (1, 0))
+    np.testing.assert_allclose(both[1], rows * columns, rtol=1e-5)
+    assert logits.argmax(1).tolist() == [0, 0] and dual(logits).argmax(1)[0] == 1
+    plain = retrieve(predictor, examples, rerank=2)
+    more = retrieve(predictor, examples, rerank=2, dual_softmax=True)
+    apart = {
+        k.removeprefix("dual_softmax/"): more.pop(k)
+        for k in [*more]
+        if k.startswith("dual_softmax/")
+    }
+    assert more == plain and apart.keys() == plain.keys()
+    retriever = Retriever(predictor)
+    media = retriever.encode_media([e.media for e in examples])
+    captions = [caption for e in examples for caption in e.captions]
+    scores = retriever.encode_texts(captions).features @ media.features.T
+    right = np.array([[c in e.captions for e in examples] for c in captions])
+    table = dual(scores / float(predictor.params["contrastive"]["temperature"]))
+    found = recall(table.T, right.T)
+    assert {k.split("/")[1]: v for k, v in apart.items() if "to_text" in k} == found
+
+
 def test_what_cannot_be_searched_is_an_error(predictor, examples):
     with pytest.raises(ValueError, match=r"no contrastive.*checkpoint of pretraining"):
         retrieve(small.predictor(), examples)
@@ -121,12 +146,13 @@ def test_the_command(predictor, examples, tmp_path, capsys):
             line = {"video": str(example.media), "captions": example.captions}
             file.write(json.dumps(line) + "\n")
     options = ["--task", "retrieval", "--batch-size", "3", "--rerank", "2"]
+    options += ["--dual-softmax"]
     output = tmp_path / "results.json"
     arguments = ["evaluate", "--checkpoint", str(folder), *options]
     arguments += ["--annotations", str(annotations), "--output", str(output)]
     assert main(arguments) == 0
     table = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    expected = retrieve(predictor, examples, rerank=2)
+    expected = retrieve(predictor, examples, rerank=2, dual_softmax=True)
     assert json.loads(output.read_text())["metrics"] == expected
     assert table["text_to_video/median_rank"] == "2"
     assert (

@@ -2,7 +2,10 @@
 
 from mplug2_jax.data.builders import (
     coco,
+    didemo,
+    flickr30k,
     image_text,
+    lsmdc,
     msrvtt,
     msvd,
     plain_text,
@@ -14,8 +17,8 @@ from mplug2_jax.data.builders import (
 from mplug2_jax.data.builders.declaration import Dataset
 
 SOURCES = (
-    *(synthetic, msrvtt, msvd, tgif, webvid),
-    *(image_text, coco, visual_genome, plain_text),
+    *(synthetic, msrvtt, msvd, tgif, didemo, lsmdc, webvid),
+    *(image_text, coco, flickr30k, visual_genome, plain_text),
 )
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for source in SOURCES for dataset in source.DATASETS

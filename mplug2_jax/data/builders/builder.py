@@ -21,9 +21,9 @@ from tensorflow_datasets.core import file_adapters, writer
 
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import Counts, Dataset, Shard
-from mplug2_jax.data.files import StoredFile
+from mplug2_jax.data.files import MediaFile, StoredFile
 from mplug2_jax.data.records import features, to_record
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.sources import Example, TextExample
 
 Report = Callable[[str], None]
 FORMAT = file_adapters.FileFormat.ARRAY_RECORD
@@ -78,6 +78,9 @@ class Mplug2Data(tfds.core.ShardBasedBuilder):
         counts = {name: vars(split.counts) for name, split in splits.items()}
         # Numbers are None where only reading would tell.
         self.info.metadata["counts"] = counts  # type: ignore[index]
+        seen = frozenset().union(*(split.classes for split in splits.values()))
+        classes = list(dataset.classes) or sorted(seen)
+        self.info.metadata["classes"] = classes  # type: ignore[index]
         self._check_parts({name: split.shards for name, split in splits.items()})
         return {
             name: [
@@ -167,22 +170,24 @@ class _Shard:
                 self.progress.add(1)
 
     def _record(self, item) -> dict[str, Any] | None:
+        if isinstance(item, TextExample):
+            return vars(item)
         if not isinstance(item, Example):
             return dict(zip(("id", "text"), item, strict=True))
         try:
-            data = (
-                item.media.data
-                if isinstance(item.media, StoredFile)
-                else item.media.read_bytes()
-            )
+            data, *others = map(_content, (item.media, *item.others))
         except FileNotFoundError as error:
             if self.dataset.web:
-                logging.warning("left out, no file: %s", item.media)
+                logging.warning("left out, no file: %s", error.filename)
                 return None
             raise FileNotFoundError(
-                f"{self.dataset.name}: there is no {item.media}; fetch it."
+                f"{self.dataset.name}: there is no {error.filename}; fetch it."
             ) from error
-        return to_record(item, data)
+        return to_record(item, data, others)
+
+
+def _content(file: MediaFile) -> bytes:
+    return file.data if isinstance(file, StoredFile) else file.read_bytes()
 
 
 class _Writer(writer.ExampleWriter):

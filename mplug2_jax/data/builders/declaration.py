@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from absl import logging
 
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.files import StoredFile
+from mplug2_jax.data.sources import Example, TextExample, labels_of
 
-Item = Example | tuple[str, str]  # of text: its id and itself
+Item = Example | TextExample | tuple[str, str]  # of text: its id and itself
 Shard = Callable[[], Iterable[Item]]
 
 # Items of a shard: about 100 to 300 MB, which writing one holds in memory.
-SHARD_SIZES = {"video": 256, "image": 2048, "text": 65536}
+SHARD_SIZES = {"video": 256, "image": 2048, "text": 65536, "labelled_text": 65536}
+Kind = Literal["video", "image", "text", "labelled_text"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,26 @@ class Counts:
     media: int | None = None
     captions: int | None = None
     questions: int | None = None
+    labels: int | None = None
+    regions: int | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split as its files list it; media that are missing are in no shard."""
+    """A split as its files list it; media that are missing are in no shard.
+
+    Attributes:
+      classes: the labels that occur, as far as they are known beforehand.
+    """
 
     shards: Sequence[Shard]
     counts: Counts
     missing: tuple[str, ...] = ()
+    classes: frozenset[str] = frozenset()
 
 
 # Examples known one by one, or what cuts a split into shards of so many items.
-Content = Sequence[Example] | Callable[[int], Split]
+Content = Sequence[Example] | Sequence[TextExample] | Callable[[int], Split]
 
 
 @dataclass(frozen=True)
@@ -58,16 +67,19 @@ class Dataset:
       web: files are collected from the web, and some are always missing; they are left
         out and counted. Elsewhere a missing file is an error.
       manual: whether there is a manual directory at all.
+      classes: names of the labels, in the order of a classifier's scores; by default
+        all that occur in the splits, in alphabetical order.
     """
 
     name: str
-    kind: Literal["video", "image", "text"]
+    kind: Kind
     read: Callable[[Any], Mapping[str, Content]]
     files: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
     reported: Mapping[str, Counts] = field(default_factory=dict)
     web: bool = False
     manual: bool = True
+    classes: tuple[str, ...] = ()
 
     def splits(self, manual: Path, expected: Mapping[str, Counts]) -> dict[str, Split]:
         """The splits, of the expected counts.
@@ -95,17 +107,32 @@ class Dataset:
         return splits
 
 
-def _listed(examples: Sequence[Example], shard_size: int) -> Split:
-    missing = {e.id: str(e.media) for e in examples if not Path(str(e.media)).is_file()}
-    examples = [example for example in examples if example.id not in missing]
+def _listed(
+    examples: Sequence[Example] | Sequence[TextExample], shard_size: int
+) -> Split:
+    missing = {
+        example.id: str(file)
+        for example in examples
+        if isinstance(example, Example)
+        for file in (example.media, *example.others)
+        if not (isinstance(file, StoredFile) or file.is_file())
+    }
+    found = [example for example in examples if example.id not in missing]
     shards = [
-        partial(tuple, examples[start : start + shard_size])
-        for start in range(0, len(examples), shard_size)
+        partial(tuple, found[start : start + shard_size])
+        for start in range(0, len(found), shard_size)
     ]
-    captions = sum(len(e.captions) for e in examples)
-    questions = sum(len(e.questions) for e in examples)
-    counts = Counts(len(examples), captions, questions)
-    return Split(shards, counts, tuple(missing.values()))
+    texts = ("captions", "questions", "labels", "regions")
+    if found and isinstance(found[0], TextExample):
+        counts = {"labels": len(found)}
+    else:
+        counts = {name: sum(len(getattr(e, name)) for e in found) for name in texts}
+    return Split(
+        shards,
+        Counts(len(found), **counts),
+        tuple(missing.values()),
+        frozenset(label for example in found for label in labels_of(example)),
+    )
 
 
 def _check_media(

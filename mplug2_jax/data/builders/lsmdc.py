@@ -1,0 +1,63 @@
+"""LSMDC (the challenge of 2016): clips of movies with sentences of their scripts."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.reading import MediaFolders, find
+from mplug2_jax.data.sources import Example
+
+FILES = {
+    "train": "LSMDC16_annos_training.csv",
+    "validation": "LSMDC16_annos_val.csv",
+    "test": "LSMDC16_challenge_1000_publictect.csv",
+}
+COLUMNS = 6  # clip, start and end as aligned and as cut, sentence; no header
+
+
+def _retrieval(manual: Path) -> dict[str, list[Example]]:
+    """Clips lie in a folder of their movie's."""
+    folders = [path for path in sorted(manual.glob("videos/*")) if path.is_dir()]
+    names = [str(path.relative_to(manual)) for path in folders]
+    media = MediaFolders(manual, *names, "videos")
+    return {
+        split: [Example(clip, media(clip), its) for clip, its in _clips(path).items()]
+        for split, path in (
+            (split, find(manual, name)) for split, name in FILES.items()
+        )
+    }
+
+
+def _clips(path: Path) -> dict[str, tuple[str, ...]]:
+    """Sentences by clip; most have one.
+
+    Raises:
+      ValueError: a line has other columns.
+    """
+    clips: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    lines = path.read_text("utf-8", "replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        columns = line.strip("\r").split("\t")
+        if not line.strip():
+            continue
+        if len(columns) != COLUMNS or not columns[-1].strip():
+            raise ValueError(
+                f"{path}, line {number}: {len(columns)} columns; expected {COLUMNS} "
+                "with tabs between, the last a sentence."
+            )
+        clips[columns[0]] += (columns[-1].strip(),)
+    return clips
+
+
+# Clips: github.com/albanie/collaborative-experts, misc/datasets/lsmdc, which has no
+# number for validation; that test clips have one sentence: the file.
+DATASETS = (
+    Dataset(
+        "lsmdc_retrieval",
+        "video",
+        _retrieval,
+        f"{', '.join(FILES.values())}, videos/MOVIE/CLIP.avi",
+        {"test": Counts(1000, 1000)},
+        {"train": Counts(101079)},
+    ),
+)

@@ -1,0 +1,74 @@
+"""What was measured: predictions beside annotations, and their scores."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One thing that was asked of a model, beside what was annotated.
+
+    Attributes:
+      id: of the example; of a question, phrase or text its own, where it has one.
+      prediction: as a text.
+      truth: all references; of a question its answers, best known first.
+      score: see `Hypothesis`; of a class its probability.
+      question: what was asked: the question, phrase or text.
+      kind: of the question.
+      example: id of the example, by which its medium is found.
+      votes: answers of several people to a question, each as often as it was given.
+      box, true_box: x0, y0, x1, y1 as shares of the image, of a phrase.
+      rank: of the true class among all by their scores, from 0.
+    """
+
+    id: str
+    prediction: str
+    truth: tuple[str, ...]
+    score: float
+    question: str | None = None
+    kind: str | None = None
+    example: str = ""
+    votes: tuple[str, ...] = ()
+    box: tuple[float, ...] = ()
+    true_box: tuple[float, ...] = ()
+    rank: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What was measured.
+
+    Attributes:
+      metrics: scores by task.
+      records: by task, in the order of the examples.
+      skipped: why an example's medium could not be used, by its id; it counts nowhere.
+      seconds: wall time, compilation included.
+    """
+
+    metrics: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, tuple[Record, ...]]
+    skipped: Mapping[str, str]
+    seconds: float
+
+    @property
+    def captions(self) -> tuple[Record, ...]:
+        return self.records.get("caption", ())
+
+    @property
+    def answers(self) -> tuple[Record, ...]:
+        return self.records.get("qa", ())
+
+    def flat_metrics(self) -> dict[str, float]:
+        """All numbers under one-level names: "caption/cider", "qa/motion/accuracy"."""
+        flat = {}
+        for task, scores in self.metrics.items():
+            kinds = scores.get("by_kind", {})
+            flat |= {f"{task}/{k}": v for k, v in scores.items() if k != "by_kind"}
+            for kind, its in kinds.items():
+                flat |= {f"{task}/{kind}/{name}": value for name, value in its.items()}
+        return flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
