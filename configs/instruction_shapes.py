@@ -1,0 +1,41 @@
+"""Captions on the synthetic world, asked for by an instruction (paper figure 1).
+
+    mplug2 prepare shapes --data-dir data
+    mplug2 train --config configs/instruction_shapes.py \\
+        --workdir runs/instruction_shapes
+    mplug2 evaluate --checkpoint runs/instruction_shapes \\
+        --annotations data/mplug2_data/shapes/1.0.0 --task caption
+
+Starts from what configs/pretrain_shapes.py made, configs/caption_shapes.py
+learns the same captions in the released form; docs/tasks.md shows what it learns.
+"""
+
+from mplug2_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config("captioning_by_instruction", "tiny")
+    config.init_from = "runs/pretrain_shapes"
+    config.train.path = "data/mplug2_data/shapes/1.0.0"
+    config.inputs.instruction = "what happens in the video?"
+    config.inputs.caption_length = 20
+    config.inputs.question_length = 10
+    config.batch.captions_per_video = 1
+    config.decoding.beam_size = 3
+    config.decoding.min_caption_length = 1
+    config.inputs.num_frames = 4
+    config.batch.batch_size = 32
+    config.batch.crop_scale = None
+    config.batch.flip = False
+    config.batch.randaugment = None
+    config.batch.keep_clips = True
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.vision_learning_rate = 1e-3
+    config.optimizer.b2 = 0.98
+    config.optimizer.warmup_steps = 100
+    config.optimizer.end_learning_rate = 1e-5
+    config.optimizer.clip_norm = 1.0
+    config.steps = 1000
+    config.log_every = 50
+    config.save_every = 500
+    return config

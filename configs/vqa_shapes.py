@@ -1,0 +1,38 @@
+"""VQA on the synthetic world: ten people answer each question, and may err.
+
+    mplug2 prepare shapes_votes --data-dir data
+    mplug2 train --config configs/vqa_shapes.py --workdir runs/vqa_shapes
+    mplug2 evaluate --checkpoint runs/vqa_shapes \\
+        --annotations data/mplug2_data/shapes_votes/1.0.0
+
+Starts from what configs/pretrain_shapes.py made; docs/tasks.md shows what it learns.
+"""
+
+from mplug2_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config("question_answering", "tiny")
+    config.init_from = "runs/pretrain_shapes"
+    config.train.path = "data/mplug2_data/shapes_votes/1.0.0"
+    config.inputs.question_length = 10
+    config.inputs.answer_length = 3
+    config.batch.questions_per_video = 6
+    config.batch.answers_per_question = 2
+    config.decoding.beam_size = 3
+    config.inputs.num_frames = 1
+    config.batch.batch_size = 32
+    config.batch.crop_scale = None
+    config.batch.flip = False
+    config.batch.randaugment = None
+    config.batch.keep_clips = True
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.vision_learning_rate = 1e-3
+    config.optimizer.b2 = 0.98
+    config.optimizer.warmup_steps = 100
+    config.optimizer.end_learning_rate = 1e-5
+    config.optimizer.clip_norm = 1.0
+    config.steps = 1000
+    config.log_every = 50
+    config.save_every = 500
+    return config
