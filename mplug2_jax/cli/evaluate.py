@@ -5,9 +5,13 @@
         --media-dir videos --output results.json
     mplug2 evaluate --checkpoint runs/pretrained --task retrieval \\
         --annotations data/mplug2_data/shapes/1.0.0 --split test
+    mplug2 evaluate --checkpoint runs/pretrained --suite --output results \\
+        --annotations data/mplug2_data/shapes/1.0.0 mine.jsonl
 
 Captions: BLEU, ROUGE-L, CIDEr and exact match against all references of a video.
-Questions: exact match of the answer, overall and by the questions' "kind". Retrieval,
+Questions: exact match of the answer, overall and by the questions' "kind". Grounding:
+accuracy_50, the share of phrases whose box has an IoU of 0.5 or more with the true one,
+and the mean IoU. Retrieval,
 which needs pretraining's heads: recall among the first 1, 5 and 10 and median rank, of
 texts looking for their videos and the other way. With --dual-softmax, also what
 contrast finds when a candidate's share of all queries counts (arXiv 2109.04290), which
@@ -41,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--annotations",
         required=True,
+        nargs="+",
         metavar="PATH",
-        help="JSON lines, or the folder of a prepared data set",
+        help="JSON lines, or the folder of a prepared data set; several with --suite",
     )
     add("--split", default="test", help="of a prepared data set (default: test)")
     add(
@@ -52,9 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--task",
-        choices=("caption", "qa", "retrieval", "all"),
+        choices=("caption", "qa", "grounding", "retrieval", "all"),
         default="all",
-        help="all (default): captions and answers, if annotations and checkpoint allow",
+        help="all (default): captions, answers and boxes that annotations and "
+        "checkpoint allow",
     )
     add(
         "--rerank",
@@ -80,7 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show each video's middle frame only, as often as it has frames",
     )
-    add("--output", metavar="FILE", help="write metrics and every prediction as JSON")
+    add(
+        "--output",
+        metavar="PATH",
+        help="write metrics and every prediction as JSON; with --suite, a folder",
+    )
+    add(
+        "--suite",
+        action="store_true",
+        help="every task that the checkpoint can do, on all the annotations: a table "
+        "(results.md, results.json) and report.html in the folder --output",
+    )
     options.add_decoding_arguments(parser)
 
 
@@ -94,13 +110,44 @@ def run(args: argparse.Namespace) -> int:
 
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
-    data = DataConfig(args.annotations, args.media_dir or "", args.split)
+    if args.suite:
+        return _suite(args)
+    if len(args.annotations) > 1:
+        raise ValueError(
+            f"{len(args.annotations)} annotations were given; several need --suite."
+        )
+    data = DataConfig(args.annotations[0], args.media_dir or "", args.split)
     examples = open_examples(data)[: args.limit]
     return (
         _retrieval(args, examples)
         if args.task == "retrieval"
         else _texts(args, examples)
     )
+
+
+def _suite(args: argparse.Namespace) -> int:
+    """All tasks on all annotations, written into a folder."""
+    from mplug2_jax.evaluation.suite import rows, run_suite, write_suite
+
+    if not args.output:
+        raise ValueError("--suite writes several files; give it a folder by --output.")
+    predictor = options.load_predictor(args, None, options.decoding_of(args))
+    measured = run_suite(
+        predictor,
+        args.annotations,
+        args.split,
+        media=args.media_dir or "",
+        limit=args.limit,
+        rerank=args.rerank,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    write_suite(args.output, measured, {"checkpoint": args.checkpoint})
+    for cells in rows(measured):
+        print("  ".join(filter(None, cells)))
+    skipped = {i: why for its in measured for i, why in its.results.skipped.items()}
+    for name, reason in skipped.items():
+        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
@@ -188,7 +235,7 @@ def _write(
 
     run: dict[str, Any] = {
         "checkpoint": args.checkpoint,
-        "annotations": args.annotations,
+        "annotations": args.annotations[0],
         "single_frame": args.single_frame,
         "candidates": args.candidates,
         "inputs": asdict(predictor.inputs),

@@ -92,8 +92,9 @@ def _clip(example: Example, result: Results) -> str:
     captions = [r for r in result.captions if r.id == example.id]
     rows = "".join(map(_line, [*captions, *said]))
     head = "<tr><th></th><th>said</th><th>truth</th></tr>"
+    picture = data_url_of(contact_sheet(frames))
     return (
-        f'<div class="clip"><img alt="frames" src="{_png(contact_sheet(frames))}">'
+        f'<div class="clip"><img alt="frames" src="{picture}">'
         f"<table>{head}{rows}</table></div>"
     )
 
@@ -139,7 +140,8 @@ def _curves(metrics: Path) -> str:
     return _data_url(buffer.getvalue())
 
 
-def _png(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+def data_url_of(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+    """A picture as a page can hold it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return _data_url(buffer.getvalue())

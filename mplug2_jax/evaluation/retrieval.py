@@ -4,6 +4,8 @@ All pairs are ranked by contrast; the best of each query are then ordered by mat
 Several processes share the media: each encodes its own and matches their pairs.
 """
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 
 from mplug2_jax.data.evaluation_batches import gather_by_id
 from mplug2_jax.data.sources import Example
+from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
 
 DEPTHS = (1, 5, 10)
+TASK = "retrieval"
 
 
 def retrieve(
@@ -27,6 +31,22 @@ def retrieve(
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Recalls and median ranks of both directions, as `recall` names them.
+
+    See `search_results`.
+    """
+    options = {"dual_softmax": dual_softmax, "check": check}
+    return dict(search_results(predictor, examples, rerank, **options).metrics[TASK])
+
+
+def search_results(
+    predictor: Predictor,
+    examples: Sequence[Example],
+    rerank: int = 16,
+    *,
+    dual_softmax: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Results:
+    """What texts and media find of each other: metrics, and a record of each text.
 
     Every caption is a text to find its medium; a medium that shares the caption counts
     as found as well.
@@ -42,6 +62,7 @@ def retrieve(
       ValueError: examples without captions, or the model lacks what a stage needs.
       OSError, ValueError: a medium cannot be read.
     """
+    start = time.monotonic()
     captions = list(dict.fromkeys(c for example in examples for c in example.captions))
     if bare := [example.id for example in examples if not example.captions]:
         raise ValueError(
@@ -50,16 +71,43 @@ def retrieve(
         )
     compared = _Compared(Retriever(predictor), captions, examples, check)
     right = _right(captions, examples)
-    metrics = _both_directions(
-        compared.reranked(rerank, turned=False),
-        compared.reranked(rerank, turned=True),
-        right,
-    )
+    forth = compared.reranked(rerank, turned=False)
+    metrics = _both_directions(forth, compared.reranked(rerank, turned=True), right)
     if dual_softmax:
         table = dual(compared.scores / compared.retriever.temperature)
         found = _both_directions(table, table.T, right)
         metrics |= {f"dual_softmax/{name}": value for name, value in found.items()}
-    return metrics
+    records = _records(captions, examples, forth, right)
+    seconds = time.monotonic() - start
+    return Results({TASK: metrics}, {TASK: records}, {}, seconds)
+
+
+def _records(
+    captions: Sequence[str], examples: Sequence[Example], scores, right
+) -> tuple[Record, ...]:
+    """What each text found first, and which media are its own."""
+    ids, found = [example.id for example in examples], []
+    ranks = ranks_of(scores, right)
+    for row, caption in enumerate(captions):
+        first = ids[int(scores[row].argmax())]
+        truth = tuple(ids[column] for column in np.flatnonzero(right[row]))
+        record = Record(caption, first, truth, float(scores[row].max()), caption)
+        found.append(
+            dataclasses.replace(record, example=first, rank=int(ranks[row]) - 1)
+        )
+    return tuple(found)
+
+
+def ranks_of(
+    scores: Float[np.ndarray, "Q C"], right: Bool[np.ndarray, "Q C"]
+) -> Int[np.ndarray, "Q"]:
+    """The place, from 1, of each query's best right candidate.
+
+    Of equal scores the wrong one goes first, so that a model that says nothing finds
+    nothing.
+    """
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    return 1 + ((scores >= best) & ~right).sum(axis=1)
 
 
 def recall(
@@ -67,11 +115,9 @@ def recall(
 ) -> dict[str, float]:
     """Share of queries with a right candidate among the first `DEPTHS`; median rank.
 
-    A query counts by the best of its right candidates; of equal scores the wrong one
-    goes first, so that a model that says nothing finds nothing.
+    A query counts by the best of its right candidates (`ranks_of`).
     """
-    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    ranks = 1 + ((scores >= best) & ~right).sum(axis=1)
+    ranks = ranks_of(scores, right)
     found = {f"recall_{depth}": float((ranks <= depth).mean()) for depth in DEPTHS}
     return found | {"median_rank": float(np.median(ranks))}
 

@@ -1,0 +1,217 @@
+"""Every task that a checkpoint can do, on every data set that is annotated for it.
+
+One table of numbers (`results.md`, and with all predictions `results.json`), and
+`report.html` with the best and the worst examples.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mplug2_jax import __version__
+from mplug2_jax.checkpoint.staging import staged
+from mplug2_jax.data.opening import DataConfig, open_examples, open_text_examples
+from mplug2_jax.data.records import Records, is_prepared
+from mplug2_jax.data.sources import Example, TextExample
+from mplug2_jax.evaluation.gallery import gallery
+from mplug2_jax.evaluation.results import Results
+from mplug2_jax.evaluation.retrieval import search_results
+from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.predictor import Predictor
+from mplug2_jax.tasks.retrieval import CONTRAST, MATCHING
+
+Media = Sequence[Example]
+COUNTS = ("n", "median_rank")  # not shares
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured on one data set.
+
+    Attributes:
+      data: its path.
+      examples: to show media of; none of texts.
+      decoding: how texts were written, in a word or two.
+    """
+
+    data: str
+    split: str
+    examples: Media
+    results: Results
+    decoding: str
+
+
+def run_suite(
+    predictor: Predictor,
+    annotations: Sequence[str],
+    split: str,
+    *,
+    media: str = "",
+    limit: int | None = None,
+    rerank: int = 16,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Measured]:
+    """Asks all that can be asked, data set by data set.
+
+    Args:
+      annotations: files of JSON lines, folders of prepared sets.
+      split: of prepared sets.
+      media, limit: folder of the media; only the first so many examples.
+      rerank: of retrieval, see `search_results`.
+      say: told what is being done.
+
+    Raises:
+      ValueError: a data set cannot be opened, or has nothing that the model can do.
+    """
+    found = []
+    for path in annotations:
+        examples = _open(DataConfig(path, media, split), limit)
+        said = list(_all(predictor, examples, rerank))
+        if not said:
+            raise ValueError(
+                f"{path} has nothing that a model of "
+                f"{', '.join(predictor.model.modules)} can be asked; leave it out."
+            )
+        shown = split if is_prepared(path) else ""
+        for results in said:
+            say(f"{path}: {', '.join(results.metrics)}")
+            seen = [e for e in examples if isinstance(e, Example)]
+            decoding = _decoding(predictor)
+            found.append(Measured(path, shown, seen, results, decoding))
+    return found
+
+
+def _open(data: DataConfig, limit: int | None) -> Sequence[Example | TextExample]:
+    if is_texts(data):
+        return open_text_examples(data)[:limit]
+    return open_examples(data)[:limit]
+
+
+def is_texts(data: DataConfig) -> bool:
+    """Whether the data are texts with labels, without media."""
+    if is_prepared(data.path):
+        return Records(data.path, data.split).kind == "labelled_text"
+    try:
+        with open(data.path, encoding="utf-8-sig") as file:
+            first = json.loads(next((line for line in file if line.strip()), "{}"))
+    except (OSError, ValueError):
+        return False  # opening says what is wrong
+    keys = first.keys() if isinstance(first, dict) else ()
+    return "text" in keys and not {"video", "image", "images", "video_id"} & set(keys)
+
+
+def _all(
+    predictor: Predictor, examples: Sequence[Any], rerank: int
+) -> Iterator[Results]:
+    """The results of all tasks that model and annotations know."""
+    modules = set(predictor.model.modules)
+    if examples and isinstance(examples[0], TextExample):
+        from mplug2_jax.evaluation.texts import evaluate_texts
+
+        if "classifier" in modules and "vision" not in modules:
+            yield evaluate_texts(predictor, examples)
+        return
+    try:
+        yield evaluate(predictor, examples)
+    except ValueError as error:
+        if "nothing that a model of" not in str(error):
+            raise
+    if set(CONTRAST) <= modules and all(example.captions for example in examples):
+        count = rerank if set(MATCHING) <= modules else 0
+        yield search_results(predictor, examples, count)
+
+
+def _decoding(predictor: Predictor) -> str:
+    its = predictor.decoding
+    if its.method == "beam":
+        return f"beam {its.beam_size}, {its.rule or 'standard'} rule"
+    return its.method
+
+
+def write_suite(
+    folder: str | os.PathLike,
+    measured: Sequence[Measured],
+    about: Mapping[str, Any],
+) -> None:
+    """Writes results.md, results.json and report.html, in place of earlier ones.
+
+    Args:
+      about: the checkpoint and what else should be known, by name.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    about = {**about, **origin()}
+    contents = {
+        "results.md": _markdown(measured, about),
+        "results.json": _json(measured, about),
+        "report.html": gallery(measured, about),
+    }
+    for name, text in contents.items():
+        with staged(Path(folder) / name, overwrite=True) as partial:
+            partial.write_text(text)
+
+
+def origin() -> dict[str, str]:
+    """The program that measured, and when: version, commit if it has one, date."""
+    here = Path(__file__).parent
+    try:
+        shown = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev"]
+        out = subprocess.run(shown, capture_output=True, text=True, check=True)
+        commit = out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "none"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"version": __version__, "commit": commit, "date": date}
+
+
+def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
+    """Cells of the table: data, split, task, n, numbers, decoding."""
+    for its in measured:
+        for task, metrics in its.results.metrics.items():
+            records = its.results.records.get(task, ())
+            n = metrics.get("n", len(records))
+            written = its.decoding if task in ("caption", "qa", "vqa") else ""
+            numbers = ", ".join(
+                f"{name.replace('_', ' ')} {_number(name, value)}"
+                for name, value in metrics.items()
+                if isinstance(value, int | float) and name != "n"
+            )
+            yield (_name(its.data), its.split, task, f"{n:g}", numbers, written)
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:g}" if name.rsplit("/")[-1] in COUNTS else f"{100 * value:.1f}"
+
+
+def _name(path: str) -> str:
+    """A data set's name: of a prepared one without its version."""
+    place = Path(path)
+    return place.parent.name if is_prepared(path) else place.name
+
+
+HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")
+
+
+def _markdown(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
+    lines = [", ".join(f"{name}: {value}" for name, value in about.items()), ""]
+    table = [HEADS, ("---",) * len(HEADS), *rows(measured)]
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
+    if left := {i: why for its in measured for i, why in its.results.skipped.items()}:
+        lines += ["", f"{len(left)} media could not be used:"]
+        lines += [f"- {name}: {why}" for name, why in left.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _json(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
+    sets = [
+        {"data": its.data, "split": its.split, "decoding": its.decoding}
+        | its.results.to_dict()
+        for its in measured
+    ]
+    return json.dumps({**about, "data": sets}, indent=1) + "\n"
