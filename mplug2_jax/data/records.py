@@ -33,7 +33,7 @@ def features(kind: str) -> dict[str, Any]:
     if kind == "labelled_text":
         return {"id": text, "text": text, "second": text, "label": text}
     question = {"question": text, "id": text, "kind": text, "people": np.int32}
-    box = tfds.features.Tensor(shape=(4,), dtype=np.float64)
+    box = tfds.features.Tensor(shape=(4,), dtype=np.float32)
     other = {"name": text, "media": tfds.features.Scalar(np.object_)}
     answer = {"question": np.int32, "answer": text, "weight": np.float64}
     return {
@@ -163,6 +163,13 @@ class Records(Sequence):
     """
 
     def __init__(self, folder: str | os.PathLike, split: str):
+        self._open(folder, split)
+        metadata = self._builder.info.metadata or {}
+        self.kind: str = metadata["kind"]
+        self.counts: dict[str, int | None] = metadata["counts"][split]
+        self.classes: tuple[str, ...] = tuple(metadata.get("classes") or ())
+
+    def _open(self, folder: str | os.PathLike, split: str) -> None:
         import tensorflow_datasets as tfds
 
         self.folder, self.split = os.fspath(folder), split
@@ -177,10 +184,6 @@ class Records(Sequence):
                 f"{folder} has no split {split!r}; expected one of "
                 f"{sorted(builder.info.splits)}."
             )
-        metadata = builder.info.metadata or {}
-        self.kind: str = metadata["kind"]
-        self.counts: dict[str, int | None] = metadata["counts"][split]
-        self.classes: tuple[str, ...] = tuple(metadata.get("classes") or ())
         self._length = builder.info.splits[split].num_examples
         self._builder = builder
 
@@ -192,6 +195,9 @@ class Records(Sequence):
 
     @functools.cached_property
     def _source(self):
+        return self._data_source()
+
+    def _data_source(self):
         return self._builder.as_data_source(self.split)  # type: ignore
 
     def __len__(self) -> int:
@@ -209,6 +215,9 @@ class Records(Sequence):
                 f"record {place} of {self.folder}, split {self.split}, is damaged or "
                 f"missing ({error})"
             ) from error
+        return self._parsed(record, place % len(self))
+
+    def _parsed(self, record: Mapping[str, Any], place: int) -> Any:
         if self.kind == "text":
             return _text(record["text"])
         if self.kind == "labelled_text":
