@@ -113,7 +113,10 @@ def test_prepared_sets_keep_what_was_annotated(prepared):
         assert found.box == pytest.approx(made.box, abs=1e-6)  # float32
     scene = shapes.make_scene(shapes.scene_rng("train vote", 0, 3))
     asked = shape_tasks.voted_questions(scene, np.random.default_rng(3))
-    assert records(prepared, "votes")[3].questions == asked
+    for found, made in zip(records(prepared, "votes")[3].questions, asked, strict=True):
+        assert found.weights == pytest.approx(made.weights, abs=1e-6)
+        assert dataclasses.replace(found, weights=made.weights) == made
+        assert found.votes == made.votes
     scene = shapes.make_scene(shapes.scene_rng("train pair", 0, 1))
     said = shape_tasks.statements(scene, np.random.default_rng(1))
     assert records(prepared, "pairs")[1].labels == said
