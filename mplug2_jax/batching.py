@@ -1,8 +1,8 @@
 """Media and questions as device calls of few shapes, so that little is compiled."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
@@ -98,6 +98,27 @@ def question_groups(counts: Sequence[int], size: int) -> list[list[tuple[int, in
         for row, count in enumerate(counts)
         for group in batched(range(count), size)
     ]
+
+
+def ask_in_groups(
+    counts: Sequence[int],
+    shapes: Shapes,
+    ask: Callable[[list[list[tuple[int, int]]]], Sequence[Any]],
+) -> list[list[Any]]:
+    """What `ask` says of every question about each medium, in calls of one shape.
+
+    Args:
+      counts: questions about each medium.
+      ask: given full groups of (medium, question), one result per question in order.
+    """
+    groups = question_groups(counts, shapes.questions)
+    found: list[list[Any]] = [[] for _ in counts]
+    for batch in batched(groups, shapes.groups):
+        full = [padded(group, shapes.questions) for group in batch]
+        results = ask(padded(full, shapes.groups))
+        for group, its in zip(batch, batched(results, shapes.questions), strict=False):
+            found[group[0][0]] += its[: len(group)]
+    return found
 
 
 def padded(items: Sequence[T], size: int) -> list[T]:

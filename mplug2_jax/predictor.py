@@ -21,9 +21,9 @@ from mplug2_jax.batching import (
     Encoded,
     Shapes,
     as_medium,
+    ask_in_groups,
     by_kind,
     padded,
-    question_groups,
     streams,
 )
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
@@ -130,6 +130,8 @@ class Predictor:
         tokenizer = find_tokenizer(folder, stored, vocab)
         # Whatever does not fit is said before gigabytes are read.
         predictor = cls(model, None, tokenizer, inputs, decoding, batch_size)
+        if task:
+            predictor.require(task)
         return predictor.replace_params(load_checkpoint(folder, modules)[0])
 
     def replace_params(self, params: Any) -> Self:
@@ -137,12 +139,18 @@ class Predictor:
         return dataclasses.replace(self, params=params)
 
     def require(self, task: TaskName) -> None:
-        """Raises ValueError if the model lacks modules that the task needs."""
+        """Raises ValueError if the model lacks what the task needs."""
         generation.needed(self._row(task), self.model.modules)
+        if task == "grounding" and not self.inputs.num_bins:
+            raise ValueError(
+                "The model knows no boxes (inputs.num_bins is 0); use a checkpoint "
+                "that was trained for grounding."
+            )
 
     def can(self, task: TaskName) -> bool:
-        """Whether the model has the modules that the task needs."""
-        return not generation.missing(self._row(task), self.model.modules)
+        """Whether the model has what the task needs."""
+        able = not generation.missing(self._row(task), self.model.modules)
+        return able and (task != "grounding" or self.inputs.num_bins > 0)
 
     def _row(self, task: TaskName) -> TaskName:
         """Captions by instruction are answers."""
@@ -317,17 +325,11 @@ class Predictor:
     ) -> list[list[Prediction]]:
         """Answers to any number of questions about each row of `encoded`."""
         candidates = self._checked(questions, candidates, top_k)
-        groups = question_groups(list(map(len, questions)), shapes.questions)
-        found: list[list[Prediction]] = [[] for _ in questions]
-        for batch in batched(groups, shapes.groups):
-            full = [padded(group, shapes.questions) for group in batch]
-            full = padded(full, shapes.groups)
-            answers = self._answer(encoded, questions, full, candidates, top_k)
-            for group, texts in zip(
-                batch, batched(answers, len(full[0])), strict=False
-            ):
-                found[group[0][0]] += texts[: len(group)]
-        return found
+        return ask_in_groups(
+            list(map(len, questions)),
+            shapes,
+            lambda groups: self._answer(encoded, questions, groups, candidates, top_k),
+        )
 
     def _checked(self, questions, candidates: Answers, top_k) -> Candidates | None:
         """The candidates' tokens; ValueError for what cannot be asked."""

@@ -13,8 +13,12 @@ METHODS = ("beam", "greedy", "sample")
 RULES = ("upstream", "standard")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint and what it is fed with."""
+def add_model_arguments(parser: argparse.ArgumentParser, videos: bool = True) -> None:
+    """The checkpoint and what it is fed with.
+
+    Args:
+      videos: whether that may be videos.
+    """
     add = parser.add_argument_group("model").add_argument
     add(
         "--checkpoint",
@@ -28,12 +32,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="BERT's vocab.txt, a SentencePiece .model or a tokenizer's folder "
         "(default: the checkpoint's own)",
     )
-    add(
-        "--num-frames",
-        type=int,
-        metavar="N",
-        help="frames per video (default: as trained)",
-    )
+    if videos:
+        add(
+            "--num-frames",
+            type=int,
+            metavar="N",
+            help="frames per video (default: as trained)",
+        )
     add(
         "--batch-size",
         type=int,

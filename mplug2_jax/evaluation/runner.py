@@ -23,6 +23,7 @@ from mplug2_jax.data.prefetch import read_ahead
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
+from mplug2_jax.evaluation.grounding import BoxAsker
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
@@ -65,6 +66,7 @@ def evaluate(
     make: dict[TaskName, Callable[[], Asker]] = {
         "caption": lambda: CaptionAsker(predictor, meteor),
         "qa": lambda: AnswerAsker(predictor, candidates),
+        "grounding": lambda: BoxAsker(predictor),
     }
     askers = _askers(predictor, examples, tasks, make)
     job = _Job.of(predictor, examples, askers)

@@ -33,9 +33,18 @@ from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.question_answering import question_memory
 from mplug2_jax.types import Tokens
 
-TaskName = Literal["caption", "qa"]
+TaskName = Literal["caption", "qa", "grounding"]
 # Rows of the composition table.
-ROWS: dict[TaskName, str] = {"caption": "captioning", "qa": "question_answering"}
+ROWS: dict[TaskName, str] = {
+    "caption": "captioning",
+    "qa": "question_answering",
+    "grounding": "grounding",
+}
+DOES: dict[TaskName, str] = {
+    "caption": "describe media",
+    "qa": "answer questions",
+    "grounding": "find what a phrase names",
+}
 # Candidates are scored in blocks of about so many rows: each holds logits over the
 # vocabulary, and a cache.
 RANKED_ROWS = 128
@@ -50,9 +59,8 @@ def needed(task: TaskName, modules: Collection[str]) -> tuple[str, ...]:
     if task not in ROWS:
         raise ValueError(f"Task {task!r} is unknown; choose one of {tuple(ROWS)}.")
     if lacking := missing(task, modules):
-        does = {"caption": "describe media", "qa": "answer questions"}[task]
         raise ValueError(
-            f"The model cannot {does}: it has no {', '.join(lacking)} (only "
+            f"The model cannot {DOES[task]}: it has no {', '.join(lacking)} (only "
             f"{', '.join(modules)}); use a checkpoint trained for it, with all modules."
         )
     return tuple(m for m in COMPOSITION[ROWS[task]].modules if m in modules)

@@ -31,6 +31,7 @@ from mplug2_jax.training.step import TrainState
 SELECTED_BY = (
     *("qa/accuracy", "caption/cider", "caption/exact_match"),
     *("text_to_video/recall_1", "video_to_text/recall_1"),
+    "grounding/accuracy_50",
 )
 LOWER_IS_BETTER = ("loss", "rank")
 Evaluate = Callable[[TrainState, Callable[[], None]], dict[str, float]]
