@@ -32,6 +32,10 @@ Found = dict[str, Any]
 READ_TIMEOUT = 300.0  # seconds; a medium that takes longer is left out
 
 
+class NothingToAskError(ValueError):
+    """Nothing in the annotations is a task of the model."""
+
+
 def evaluate(
     predictor: Predictor,
     examples: Sequence[Example],
@@ -166,7 +170,7 @@ def _askers(
         able = [make[task]() for task in make if predictor.can(task)]
         if found := [a for a in able if any(map(a.count, examples))]:
             return found
-        raise ValueError(
+        raise NothingToAskError(
             f"The examples ({len(examples)}) have nothing that a model of "
             f"{', '.join(predictor.model.modules)} can be asked."
         )

@@ -4,6 +4,7 @@ One table of numbers (`results.md`, and with all predictions `results.json`), an
 `report.html` with the best and the worst examples.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -21,7 +22,7 @@ from mplug2_jax.data.sources import Example, TextExample
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.results import Results
 from mplug2_jax.evaluation.retrieval import search_results
-from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.evaluation.runner import NothingToAskError, evaluate
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.retrieval import CONTRAST, MATCHING
 
@@ -116,11 +117,8 @@ def _all(
         if "classifier" in modules and "vision" not in modules:
             yield evaluate_texts(predictor, examples)
         return
-    try:
+    with contextlib.suppress(NothingToAskError):
         yield evaluate(predictor, examples)
-    except ValueError as error:
-        if "nothing that a model of" not in str(error):
-            raise
     if set(CONTRAST) <= modules and all(example.captions for example in examples):
         count = rerank if set(MATCHING) <= modules else 0
         yield search_results(predictor, examples, count)

@@ -37,7 +37,7 @@ def test_a_table_and_a_file(mplug2, checkpoint, clips, tmp_path):
     assert table["qa/accuracy"] == "0.00" and table["qa/k1/n"] == "2"
     written = json.loads(output.read_text())
     assert written["metrics"]["caption"]["n"] == 3
-    assert [r["prediction"] for r in written["captions"]] == captions
+    assert [r["prediction"] for r in written["records"]["caption"]] == captions
     assert written["decoding"]["rule"] == "upstream"
     assert list(tmp_path.glob(".*")) == []
 
