@@ -2,6 +2,11 @@
 
     mplug2 prepare msrvtt_qa --manual-dir downloads/msrvtt --data-dir data
     mplug2 prepare shapes --counts train=6000,test=300 --data-dir data
+    mplug2 prepare tfds:glue/sst2 --data-dir data
+
+The last is one of TFDS's own, which it fetches itself (tfds:glue/TASK, tfds:cifar10,
+...), or has you fetch (tfds:imagenet2012, with --manual-dir). Image sets mostly need
+TensorFlow to be prepared; nothing needs it to be read.
 
 Running the same command again goes on where it stopped. The folder that it prints is
 what `--config.train.path` takes; the split is `--config.train.split`. A copy of it in a
@@ -27,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = [f"  {name}: {dataset.files}" for name, dataset in DATASETS.items()]
     parser.epilog = "\n".join([NEEDED, *files])
     add = parser.add_argument
-    add("dataset", choices=list(DATASETS), metavar="DATASET", help="see below")
+    add("dataset", choices=_Names(DATASETS), metavar="DATASET", help="see below")
     add("--manual-dir", metavar="DIR", help="where you put the official files")
     add("--data-dir", required=True, metavar="DIR", help="of all prepared data sets")
     add(
@@ -57,13 +62,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Names(list):
+    """Names of data sets; of TFDS's own only TFDS knows which there are."""
+
+    def __contains__(self, name) -> bool:
+        from mplug2_jax.data.tfds_sets import is_named
+
+        return is_named(name) or super().__contains__(name)
+
+
 def run(args: argparse.Namespace) -> int:
     import tensorflow_datasets as tfds
 
     from mplug2_jax.data.builders import DATASETS
     from mplug2_jax.data.builders.builder import Mplug2Data
     from mplug2_jax.data.files import local_path
+    from mplug2_jax.data.tfds_sets import is_named
 
+    if is_named(args.dataset):
+        return _tfds(args)
     dataset = DATASETS[args.dataset]
     manual = _manual_dir(args)
     expected = {} if args.any_counts else _counts(args.counts)
@@ -82,6 +99,20 @@ def run(args: argparse.Namespace) -> int:
     for name, split in builder.info.splits.items():
         print(f"{name}: {split.num_examples} examples, {split.num_bytes >> 20} MiB")
     print(builder.data_dir)
+    return 0
+
+
+def _tfds(args: argparse.Namespace) -> int:
+    """Prepares one of TFDS's own data sets, whose counts TFDS checks."""
+    import tensorflow_datasets as tfds
+
+    from mplug2_jax.data.tfds_sets import prepare
+
+    given = {"--counts": args.counts, "--beam-runner": args.beam_runner}
+    if wrong := [name for name, value in given.items() if value]:
+        raise ValueError(f"{wrong[0]} is not for {args.dataset}; leave it out.")
+    tfds.disable_progress_bar()
+    print(prepare(args.dataset, args.data_dir, args.manual_dir))
     return 0
 
 

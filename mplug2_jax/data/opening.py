@@ -12,6 +12,7 @@ from mplug2_jax.data.sources import (
     read_jsonl,
     read_text_jsonl,
 )
+from mplug2_jax.data.tfds_sets import open_records, prepared_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +21,18 @@ class DataConfig:
 
     Attributes:
       path: annotations in JSON lines (see `data/sources.py`), the folder of a prepared
-        data set (see `mplug2 prepare`), which may be in a bucket (gs://...), or a .txt
-        file of one text a line; empty turns the data off.
+        data set (see `mplug2 prepare`), which may be in a bucket (gs://...), the name
+        of one of TFDS's own, such as tfds:glue/sst2, or a .txt file of one text a line;
+        empty turns the data off.
       media: folder the media names are relative to; empty: the annotations' own.
       split: of a prepared data set.
+      data_dir: of a tfds: name, where it was prepared; empty: TFDS's own folder.
     """
 
     path: str = ""
     media: str = ""
     split: str = "train"
+    data_dir: str = ""
 
 
 def open_examples(data: DataConfig, max_bad_share: float = 0.0) -> Sequence[Example]:
@@ -42,10 +46,10 @@ def open_examples(data: DataConfig, max_bad_share: float = 0.0) -> Sequence[Exam
     """
     if not data.path:
         return []
-    prepared = is_prepared(data.path) or Path(data.path).is_dir()
-    if not prepared:
-        return read_jsonl(data.path, data.media or None, max_bad_share=max_bad_share)
-    records = Records(data.path, data.split)
+    path = prepared_folder(data.path, data.data_dir)
+    if not (is_prepared(path) or Path(path).is_dir()):
+        return read_jsonl(path, data.media or None, max_bad_share=max_bad_share)
+    records = open_records(path, data.split)
     if records.kind not in ("video", "image"):
         raise ValueError(f"{data.path} holds texts; expected videos or images.")
     return records
@@ -59,9 +63,10 @@ def open_text_examples(
     Raises:
       ValueError, FileNotFoundError: see `read_text_jsonl` and `Records`.
     """
-    if not (is_prepared(data.path) or Path(data.path).is_dir()):
-        return read_text_jsonl(data.path, max_bad_share)
-    records = Records(data.path, data.split)
+    path = prepared_folder(data.path, data.data_dir)
+    if not (is_prepared(path) or Path(path).is_dir()):
+        return read_text_jsonl(path, max_bad_share)
+    records = open_records(path, data.split)
     if records.kind != "labelled_text":
         raise ValueError(
             f"{data.path} holds {records.kind}s; expected texts with labels."

@@ -25,7 +25,7 @@ from mplug2_jax.data.pipeline import (
     training_batches,
 )
 from mplug2_jax.data.records import Records, from_record, to_record
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.sources import QA, Example, Label, Region
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import frame_times, read_media
@@ -81,11 +81,23 @@ def test_a_record_keeps_everything(prepared):
         QA("what", ("red", "blue"), (0.75, 0.25), "color", "q1"),
         QA("who", ("he",), (1.0,)),
     )
-    example = dataclasses.replace(example, questions=questions, start=1.5)
-    record = to_record(example, example.media.data)
-    listed = {k: [a[k] for a in record["answers"]] for k in record["answers"][0]}
-    asked = {k: [q[k] for q in record["questions"]] for k in record["questions"][0]}
-    again = from_record({**record, "answers": listed, "questions": asked})
+    example = dataclasses.replace(
+        example,
+        questions=questions,
+        start=1.5,
+        labels=(Label("red"), Label("yes", "is it red", "l1")),
+        regions=(Region("the ball", (0.0, 0.25, 0.5, 1.0), "r1"),),
+        others=(StoredFile(f"{example.id}/b.png", b"other"),),
+    )
+    record = to_record(example, example.media.data, [b"other"])
+    tables = {
+        name: {column: [row[column] for row in rows] for column in rows[0]}
+        for name, rows in record.items()
+        if isinstance(rows, list) and isinstance(rows[0], dict)
+    }
+    assert set(tables) == {"questions", "answers", "labels", "regions", "others"}
+    again = from_record(record | tables)
+    assert again.others[0].data == b"other"
     assert again == example and again.media.data == example.media.data
 
 
