@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr
 
+from mplug2_jax.training.layer_decay import layer_factors
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -28,6 +30,9 @@ class OptimizerConfig:
       freeze: parameters that stay as they are: paths such as "vision" or
         "text/embeddings", with everything below them; `*` stands for any letters
         ("*/local_temporal_*").
+      layer_decay: learning rates, and with them weight decay, are multiplied by this to
+        the power of a layer's depth below the heads; `layer_decay.layer_depths` says
+        which depth is whose. 1 changes nothing.
     """
 
     learning_rate: float = 2e-5
@@ -42,6 +47,7 @@ class OptimizerConfig:
     end_learning_rate: float = 1e-6
     clip_norm: float = 0.0
     freeze: tuple[str, ...] = ()
+    layer_decay: float = 1.0
 
 
 class Optimizer(NamedTuple):
@@ -104,7 +110,15 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> Optimizer:
 
     Frozen parameters have no moments, and their gradients do not count in clipping.
     Initialising raises ValueError if a pattern of `config.freeze` matches none.
+
+    Raises:
+      ValueError: the schedule is unknown, or `layer_decay` is not in (0, 1].
     """
+    if not 0 < config.layer_decay <= 1:
+        raise ValueError(
+            f"optimizer.layer_decay is {config.layer_decay}; expected above 0, and at "
+            "most 1, which turns it off."
+        )
 
     def adamw(peak: float) -> optax.GradientTransformation:
         return optax.adamw(
@@ -131,11 +145,22 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> Optimizer:
         "frozen": optax.set_to_zero(),
     }
     optimizer = optax.multi_transform(groups, label)
+    if config.layer_decay < 1:
+        optimizer = optax.chain(optimizer, _slowed_below(config.layer_decay))
     if config.clip_norm > 0:
         ignore = optax.stateless(lambda grads, _: zero_frozen(grads, config.freeze))
         clip = optax.clip_by_global_norm(config.clip_norm)
         optimizer = optax.chain(ignore, clip, optimizer)
     return Optimizer(*optimizer, tuple(config.freeze))
+
+
+def _slowed_below(decay: float) -> optax.GradientTransformation:
+    """Updates, the learning rate in them, scaled by their layers' factors."""
+
+    def scale(updates: Any, params: Any) -> Any:
+        return jax.tree.map(jnp.multiply, updates, layer_factors(updates, decay))
+
+    return optax.stateless(scale)
 
 
 def _check_freeze(params: Any, freeze: Sequence[str]) -> None:

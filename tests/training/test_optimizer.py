@@ -7,7 +7,8 @@ import pytest
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from mplug2_jax.models.config import large
-from mplug2_jax.models.mplug2 import abstract_params
+from mplug2_jax.models.mplug2 import ALL_MODULES, abstract_params
+from mplug2_jax.training.layer_decay import layer_factors
 from mplug2_jax.training.optimizer import (
     OptimizerConfig,
     is_decayed,
@@ -114,3 +115,71 @@ def test_pattern_of_no_parameter_is_named():
     optimizer = make_optimizer(OptimizerConfig(freeze=("vison",)), 10)
     with pytest.raises(ValueError, match="freeze names 'vison'.*start with.*fusion"):
         optimizer.init(params_of_two())
+
+
+def test_learning_rates_fall_with_the_depth_below_the_heads():
+    config, decay = large(), 0.5
+    params = abstract_params(config, ALL_MODULES)
+    factors = {
+        keystr(path, simple=True, separator="/"): np.asarray(factor).reshape(-1)
+        for path, factor in tree_leaves_with_path(layer_factors(params, decay))
+    }
+    # Two universal layers above 24 blocks of vision and 22 layers of text.
+    kernel = factors["vision/blocks/mlp/up/kernel"]
+    np.testing.assert_array_equal(kernel, decay ** np.arange(26.0, 2, -1))
+    temporal = factors["vision/blocks/local_temporal_1/norm/scale"]
+    np.testing.assert_array_equal(temporal, kernel)
+    text = factors["text/layers/mlp_norm/bias"]
+    np.testing.assert_array_equal(text, decay ** np.arange(24.0, 2, -1))
+    leaf = next(iter(factors[p] for p in factors if p.startswith("text/embeddings")))
+    assert leaf == decay**25
+    for path, depth in {
+        "vision/patch_embedding/kernel": 27,
+        "vision/class_embedding": 27,
+        "vision/position_embedding": 27,
+        "vision/pre_norm/scale": 27,
+        "vision/post_norm/scale": 2,
+        "universal/latents": 2,
+        "universal/layer_0/mlp_norm/scale": 2,
+        "universal/layer_1/mlp_norm/scale": 1,
+        "universal/vision_norm/scale": 0,
+        "decoder/head/norm/scale": 0,
+    }.items():
+        assert factors[path] == decay**depth, path
+    for module in ("fusion", "decoder", "contrastive", "matching", "mlm", "classifier"):
+        own = [factors[path] for path in factors if path.startswith(f"{module}/")]
+        assert own and all((factor == 1).all() for factor in own)
+
+
+def test_factors_scale_what_the_optimizer_does():
+    params = {
+        "vision": {
+            "blocks": {"mlp": {"kernel": np.ones((3, 2), np.float32)}},
+            "class_embedding": np.ones(2, np.float32),
+        },
+        "classifier": {"kernel": np.ones(2, np.float32)},
+    }
+
+    def updates(decay, clip=1.0):
+        config = OptimizerConfig(
+            1e-2, 1e-2, schedule="constant", layer_decay=decay, clip_norm=clip
+        )
+        optimizer = make_optimizer(config, 10)
+        state = optimizer.init(params)
+        return optimizer.update(params, state, params)[0], jax.tree.structure(state)
+
+    whole, structure = updates(1.0)
+    plain = make_optimizer(OptimizerConfig(1e-2, 1e-2, clip_norm=1.0), 10)
+    assert structure == jax.tree.structure(plain.init(params))
+    slowed, _ = updates(0.5)
+    shares = jax.tree.map(lambda a, b: np.asarray(a / b), slowed, whole)
+    np.testing.assert_allclose(shares["classifier"]["kernel"], 1)
+    kernel = shares["vision"]["blocks"]["mlp"]["kernel"]
+    np.testing.assert_allclose(kernel, [[1 / 8] * 2, [1 / 4] * 2, [1 / 2] * 2])
+    np.testing.assert_allclose(shares["vision"]["class_embedding"], 1 / 16)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.5, float("nan")])
+def test_layer_decay_is_a_share(decay):
+    with pytest.raises(ValueError, match="layer_decay is .*above 0, and at most 1"):
+        make_optimizer(OptimizerConfig(layer_decay=decay), 10)
