@@ -129,6 +129,46 @@ MOMENTS = [
     {"video": "a@N0_1.mov", "description": "he stops. ", "times": [[3, 3]]},
 ]
 REGIONS = [{"phrase": p, "image_id": 5} for p in ("a dog", "a dog", " ", "a cat ")]
+VQA_NAMES = ("train2014", "val2014", "test2015", "test-dev2015")
+VQA_ASKED = [
+    {"image_id": image, "question": f"q{id_}?", "question_id": id_}
+    for image, id_ in ((9, 9000), (25, 25000), (9, 9001))
+]
+VQA_SAID = [
+    {"question_type": "is", "answer_type": kind, "multiple_choice_answer": said[0]}
+    | {"image_id": asked["image_id"], "question_id": asked["question_id"]}
+    | {
+        "answers": [
+            {"answer": answer, "answer_confidence": "yes", "answer_id": n}
+            for n, answer in enumerate(said, 1)
+        ]
+    }
+    for asked, kind, said in zip(
+        VQA_ASKED,
+        ("yes/no", "number", "other"),
+        (["no"] + ["yes"] * 9, ["2"] * 10, ["net"] * 7 + ["nets", "white net", "nets"]),
+        strict=True,
+    )
+]
+VQA_ANSWERED = {
+    "9": [
+        ("q9000?", ("yes", "no"), "yes/no", "9000"),
+        ("q9001?", ("net", "nets", "white net"), "other", "9001"),
+    ],
+    "25": [("q25000?", ("2",), "number", "25000")],
+}
+VQA_OPEN = {
+    image: [(question, (), None, id_) for question, _, _, id_ in its]
+    for image, its in VQA_ANSWERED.items()
+}
+NOCAPS = [
+    {"id": i, "open_images_id": f"0{i}a", "file_name": f"0{i}a.jpg", "width": 8}
+    for i in range(2)
+]
+NOCAPS_CAPTIONS = [
+    {"image_id": image, "id": n, "caption": f"caption {n}. "}
+    for n, image in enumerate((0, 1, 0))
+]
 VG_QA = [{"image_id": 5, "qa_id": 9, "question": "who?", "answer": "a dog."}]
 
 # By data set and layout: the files, and by split each example's captions or questions.
@@ -282,5 +322,50 @@ LAYOUTS = {
     "visual_genome_qa": (
         {"question_answers.json": [{"id": 5, "qas": VG_QA}]} | media("VG_100K/5.jpg"),
         {"train": {"5": [("who?", ("a dog.",), None, "9")]}},
+    ),
+    "vqa_v2": (
+        {
+            f"v2_OpenEnded_mscoco_{name}_questions.json": {
+                "data_subtype": name,
+                "questions": VQA_ASKED,
+            }
+            for name in VQA_NAMES
+        }
+        | {
+            f"v2_mscoco_{name}_annotations.json": {"annotations": VQA_SAID}
+            for name in VQA_NAMES[:2]
+        }
+        | media(
+            *(
+                f"{folder}/COCO_{folder}_{image:012d}.jpg"
+                for folder in VQA_NAMES[:3]
+                for image in (9, 25)
+            )
+        ),
+        {
+            "train": VQA_ANSWERED,
+            "validation": VQA_ANSWERED,
+            "test": VQA_OPEN,
+            "test_dev": VQA_OPEN,
+        },
+    ),
+    "nocaps": (
+        {
+            "nocaps_val_4500_captions.json": {
+                "images": [
+                    {**image, "domain": domain}
+                    for image, domain in zip(
+                        NOCAPS, ("in-domain", "out-domain"), strict=True
+                    )
+                ],
+                "annotations": NOCAPS_CAPTIONS,
+            },
+            "nocaps_test_image_info.json": {"images": NOCAPS},
+            **media(*(f"images/{image['file_name']}" for image in NOCAPS)),
+        },
+        {
+            "validation": {"0": ("caption 0.", "caption 2."), "1": ("caption 1.",)},
+            "test": {"0": (), "1": ()},
+        },
     ),
 }

@@ -62,9 +62,9 @@ class PairLoader:
         self, example: Example, rng: np.random.Generator
     ) -> tuple[str, Instruction]:
         """A caption of the example, and what is asked and answered about it."""
-        captions, questions = example.captions, example.questions
+        captions, questions = example.captions, example.answered
         if not captions and not questions:
-            raise ValueError(f"{example.id} has neither a caption nor a question")
+            raise ValueError(f"{example.id} has neither a caption nor an answer")
         caption = _one(captions, rng) if captions else ""
         qa = _one(questions, rng) if questions else None
         kind: Kind = "question_answering"

@@ -13,11 +13,11 @@ What is said about it is any of
     "phrase": "...", "box": [x0, y0, x1, y1]    where what is named can be seen
     "regions": [{"phrase": "...", "box": [...], "id": "..."}, ...]
 
-where an answer is a string, a list of strings (as several people gave them), or a list
-of {"answer": "...", "weight": 0.5}, and a box is in shares of width and height, or with
-"size": [width, height] in pixels. Optional: `start` and `end` in seconds, and `id`.
-Other keys are ignored. These are the official files of video question answering and
-captioning, and the ones `data/shapes.py` writes.
+where an answer is a string, a list of strings (as several people gave them), a list of
+{"answer": "...", "weight": 0.5}, or null where nobody knows it, and a box is in shares
+of width and height, or with "size": [width, height] in pixels. Optional: `start` and
+`end` in seconds, and `id`. Other keys are ignored. These are the official files of
+video question answering and captioning, and the ones `data/shapes.py` writes.
 
 Texts without a medium, for text classification: "text", "label", and where there are
 two, "second".
@@ -44,7 +44,10 @@ SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".jpg", ".jpeg", ".png", ".
 
 @dataclass(frozen=True)
 class QA:
-    """A question and its accepted answers with their weights, best known first."""
+    """A question and its accepted answers with their weights, best known first.
+
+    Questions of a test that is scored elsewhere have no answers.
+    """
 
     question: str
     answers: tuple[str, ...]
@@ -98,6 +101,11 @@ class Example:
     labels: tuple[Label, ...] = ()
     regions: tuple[Region, ...] = ()
     others: tuple[MediaFile, ...] = ()
+
+    @property
+    def answered(self) -> tuple[QA, ...]:
+        """The questions whose answer is known."""
+        return tuple(qa for qa in self.questions if qa.answers)
 
 
 @dataclass(frozen=True)
@@ -365,10 +373,12 @@ def _people(value: Any) -> int:
 
 def _answers(value: Any) -> dict[str, float]:
     """Distinct answers and weights, heaviest first; of n equal votes each is 1/n."""
+    if value is None:
+        return {}
     if not isinstance(value, list):
         return {_text(value, "answer"): 1.0}
     if not value:
-        raise ValueError("answer is an empty list")
+        raise ValueError("answer is an empty list; write null for an unknown one")
     weights: dict[str, float] = {}
     for item in value:
         if isinstance(item, dict):

@@ -88,7 +88,9 @@ class Questions(Targets):
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Fields:
         inputs, tokenizer = self.inputs, self.tokenizer
-        asked = _choose(example.questions, self.counts["questions"], rng)
+        if example.questions and not example.answered:
+            raise ValueError(f"{example.id} has questions, but no answer to one")
+        asked = _choose(example.answered, self.counts["questions"], rng)
         captions = _choose(example.captions, self.counts.get("captions", 0), rng)
         texts = [qa.question if qa else "" for qa in asked]
         texts += [inputs.instruction] * len(captions)

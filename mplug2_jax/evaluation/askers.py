@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.sources import QA, Example, labels_of
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
 from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.evaluation.results import Record
+from mplug2_jax.evaluation.vqa import MIN_PEOPLE, score_vqa
 from mplug2_jax.prediction import Candidates, Prediction
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
@@ -52,18 +53,29 @@ class Asker(abc.ABC):
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """Metrics of all records; "by_kind" may hold those of kinds."""
 
+    def scores(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+        """Metrics by their name, of the records that have a truth; none without."""
+        known = [record for record in records if record.truth]
+        return {self.task: self.score(known)} if known else {}
+
 
 class CaptionAsker(Asker):
-    """Captions of the examples that have some."""
+    """Captions of the examples that have some, or of all.
+
+    Args:
+      unscored: all, also those that cannot be scored.
+    """
 
     task, annotated = "caption", "captions"
 
-    def __init__(self, predictor: Predictor, meteor: bool = False):
+    def __init__(
+        self, predictor: Predictor, meteor: bool = False, unscored: bool = False
+    ):
         super().__init__(predictor)
-        self.meteor = meteor
+        self.meteor, self.unscored = meteor, unscored
 
     def count(self, example: Example) -> int:
-        return min(1, len(example.captions))
+        return 1 if self.unscored else min(1, len(example.captions))
 
     @property
     def texts(self) -> bool:
@@ -72,11 +84,11 @@ class CaptionAsker(Asker):
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        if not any(example.captions for example in examples):
+        if not any(map(self.count, examples)):
             return [[] for _ in examples]
         captions = self.predictor.caption_encoded(encoded)
         return [
-            [_caption_record(example, caption)] if example.captions else []
+            [_caption_record(example, caption)] if self.count(example) else []
             for example, caption in zip(examples, captions, strict=True)
         ]
 
@@ -85,32 +97,47 @@ class CaptionAsker(Asker):
             {record.id: record.prediction for record in records},
             {record.id: record.truth for record in records},
             meteor=self.meteor,
+            kinds={record.id: record.kind for record in records},
         )
 
 
 class AnswerAsker(Asker):
-    """Answers to the examples' questions."""
+    """Answers to the examples' questions: to those whose answer is known, or to all.
 
-    task, annotated = "qa", "questions"
+    Args:
+      candidates: see `Predictor.answer`.
+      unscored: all, also those that cannot be scored.
+    """
 
-    def __init__(self, predictor: Predictor, candidates: Sequence[str] | None = None):
+    task, annotated = "qa", "questions with answers"
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        candidates: Sequence[str] | None = None,
+        unscored: bool = False,
+    ):
         super().__init__(predictor)
+        self.unscored = unscored
         self.candidates: Candidates | None = None
         if candidates is not None:
             self.candidates = predictor.prepare(candidates)
 
     def count(self, example: Example) -> int:
-        return len(example.questions)
+        return len(self._asked(example))
+
+    def _asked(self, example: Example) -> Sequence[QA]:
+        return example.questions if self.unscored else example.answered
 
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        asked = [[qa.question for qa in example.questions] for example in examples]
+        asked = [[qa.question for qa in self._asked(example)] for example in examples]
         answers = self.predictor.answer_encoded(encoded, asked, shapes, self.candidates)
         return [
             [
                 _answer_record(example, qa, answer)
-                for qa, answer in zip(example.questions, its, strict=True)
+                for qa, answer in zip(self._asked(example), its, strict=True)
             ]
             for example, its in zip(examples, answers, strict=True)
         ]
@@ -120,10 +147,29 @@ class AnswerAsker(Asker):
             AnswerRecord(r.prediction, r.truth[0], r.kind) for r in records
         )
 
+    def scores(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+        """Also soft accuracy, of the questions that enough people have answered."""
+        voted = [record for record in records if len(record.votes) >= MIN_PEOPLE]
+        found = super().scores(records)
+        if voted:
+            found["vqa"] = score_vqa(
+                [record.prediction for record in voted],
+                [record.votes for record in voted],
+                [record.kind for record in voted],
+            )
+        return found
+
 
 def _caption_record(example: Example, caption: Prediction) -> Record:
+    """Its kind is the medium's class, if it has just one."""
+    own = labels_of(example, texts=False)
     return Record(
-        example.id, caption.text, example.captions, caption.score, example=example.id
+        id=example.id,
+        prediction=caption.text,
+        truth=example.captions,
+        score=caption.score,
+        kind=own[0] if len(own) == 1 else None,
+        example=example.id,
     )
 
 

@@ -5,6 +5,7 @@ The scorers are pycocoevalcap's; the tokens are `ptb.ptb_tokenize`'s.
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -20,7 +21,8 @@ def score_captions(
     references: Mapping[Hashable, Sequence[str]],
     *,
     meteor: bool = False,
-) -> dict[str, float]:
+    kinds: Mapping[Hashable, str | None] | None = None,
+) -> dict[str, Any]:
     """Scores one caption per id against all references of that id.
 
     Args:
@@ -28,10 +30,14 @@ def score_captions(
       references: id -> captions, as annotated.
       meteor: METEOR as well, which starts a Java program for 10 seconds or more. Where
         that cannot be had, it is absent and a warning says why.
+      kinds: of the ids. The captions of each are scored by themselves as well, without
+        METEOR; n-grams then weigh in CIDEr by how rare they are among these alone, as
+        in NoCaps' domains.
 
     Returns:
       bleu_1 .. bleu_4, rouge_l and meteor in [0, 1], cider in [0, 10] (papers print all
-      of them times 100), exact_match (share) and n (ids).
+      of them times 100), exact_match (share) and n (ids); "by_kind" has the same of
+      each kind, sorted, if there are any.
 
     Raises:
       ValueError: ids differ, there is nothing to score, or an id has no reference.
@@ -43,6 +49,23 @@ def score_captions(
             "figures, which use all references of a video or image",
             stacklevel=2,
         )
+    scores = _scores(predictions, references, meteor)
+    by_kind: dict[str, dict[Hashable, Sequence[str]]] = {}
+    for i, kind in (kinds or {}).items():
+        if kind is not None:
+            by_kind.setdefault(kind, {})[i] = references[i]
+    if by_kind:
+        its = sorted(by_kind.items())
+        scores["by_kind"] = {kind: _scores(predictions, own) for kind, own in its}
+    return scores
+
+
+def _scores(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, Sequence[str]],
+    meteor: bool = False,
+) -> dict[str, Any]:
+    """The scores of the ids of `references`."""
     truths = {i: [" ".join(ptb_tokenize(c)) for c in references[i]] for i in references}
     guesses = {i: [" ".join(ptb_tokenize(predictions[i]))] for i in references}
     if not any(map(any, truths.values())):
@@ -57,9 +80,9 @@ def score_captions(
             captions = [text for (text,) in guesses.values()]
             scores["meteor"] = meteor_score(captions, list(truths.values()))
         except MeteorError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(str(error), stacklevel=3)
     return scores | {
-        "exact_match": exact_match(predictions, references),
+        "exact_match": exact_match({i: predictions[i] for i in references}, references),
         "n": len(truths),
     }
 

@@ -44,6 +44,7 @@ def evaluate(
     batch_size: int | None = None,
     candidates: Sequence[str] | None = None,
     meteor: bool = False,
+    unscored: bool = False,
     single_frame: bool = False,
     read: Callable[[Example], Media] | None = None,
     workers: int | None = None,
@@ -56,6 +57,7 @@ def evaluate(
       batch_size: by default the predictor's.
       candidates: answers are chosen from them; without, they are generated.
       meteor: see `score_captions`.
+      unscored: asks also what the annotations know no answer to; it counts nowhere.
       single_frame: shows each video's middle frame only, as often as it has frames.
       read: reads an example's medium; by default from its file.
       workers: threads that read.
@@ -68,8 +70,8 @@ def evaluate(
     if batch_size is not None:
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
     make: dict[TaskName, Callable[[], Asker]] = {
-        "caption": lambda: CaptionAsker(predictor, meteor),
-        "qa": lambda: AnswerAsker(predictor, candidates),
+        "caption": lambda: CaptionAsker(predictor, meteor, unscored),
+        "qa": lambda: AnswerAsker(predictor, candidates, unscored),
         "grounding": lambda: BoxAsker(predictor),
     }
     askers = _askers(predictor, examples, tasks, make)
@@ -155,7 +157,7 @@ class _Job:
             said = (r for out in its.values() for r in out.get(asker.task, ()))
             if kept := tuple(map(_record, said)):
                 records[asker.task] = kept
-                metrics[asker.task] = asker.score(kept)
+                metrics |= asker.scores(kept)
         return Results(metrics, records, skipped, seconds)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _ENOUGH = 3  # people who say the same
+MIN_PEOPLE = _ENOUGH + 1  # of fewer, none could be worth 1
 
 # What the official program turns words into.
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -72,9 +73,9 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Raises:
       ValueError: there are fewer than four answers, so that none could be worth 1.
     """
-    if len(answers) <= _ENOUGH:
+    if len(answers) < MIN_PEOPLE:
         raise ValueError(
-            f"soft accuracy needs the answers of {_ENOUGH + 1} people or more (VQA v2 "
+            f"soft accuracy needs the answers of {MIN_PEOPLE} people or more (VQA v2 "
             f"has 10), repetitions included; found {len(answers)}: {list(answers)}"
         )
     guess, said = _one_line(prediction), [_one_line(answer) for answer in answers]

@@ -29,7 +29,7 @@ from mplug2_jax.training.step import TrainState
 
 # Without `best_by`, the mean of these, of those that the validation data give.
 SELECTED_BY = (
-    *("qa/accuracy", "caption/cider", "caption/exact_match"),
+    *("vqa/accuracy", "qa/accuracy", "caption/cider", "caption/exact_match"),
     *("text_to_video/recall_1", "video_to_text/recall_1"),
     "grounding/accuracy_50",
 )
@@ -81,7 +81,10 @@ def score_of(metrics: dict[str, float], best_by: str = "") -> float:
       ValueError: there is no such metric.
     """
     if not best_by and "loss" not in metrics:
-        return float(np.mean([metrics[k] for k in SELECTED_BY if k in metrics]))
+        names = [name for name in SELECTED_BY if name in metrics]
+        if "vqa/accuracy" in names:  # of the same answers
+            names.remove("qa/accuracy")
+        return float(np.mean([metrics[name] for name in names]))
     name = best_by or "loss"
     if name not in metrics:
         raise ValueError(

@@ -1,17 +1,19 @@
 """Data sets laid out as their official files: read, counted, prepared, read back."""
 
+import json
 import logging
 import subprocess
 import sys
 
 import pytest
-from layouts import LAYOUTS, MEDIA, msrvtt, tar, write
+from layouts import LAYOUTS, MEDIA, VQA_SAID, entailed, msrvtt, tar, true_of, write
 
 from mplug2_jax.cli import prepare as command
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts
 from mplug2_jax.data.records import Records
+from mplug2_jax.data.sources import labels_of
 from mplug2_jax.data.video import read_media
 
 
@@ -30,7 +32,9 @@ def prepare(name, manual, *options):
 
 def content(example):
     asked = [(q.question, q.answers, q.kind, q.id) for q in example.questions]
-    return asked or example.captions
+    named = [(region.phrase, region.box, region.id) for region in example.regions]
+    classes = [(its.label, its.text, its.id) for its in example.labels if its.text]
+    return asked or named or classes or example.captions
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -45,13 +49,12 @@ def test_official_files_are_read(manual, monkeypatch, layout):
         assert {e.id: content(e) for e in found} == examples
         for example in found:
             assert example.media.data == MEDIA["." + example.media.name.split(".")[-1]]
-            assert read_media(example.media, 1).image is example.media.name.endswith(
-                "jpg"
-            )
+            still = example.media.name.endswith(("jpg", "png"))
+            assert read_media(example.media, 1).image is still
 
 
 def test_every_data_set_is_imitated():
-    made = {"shapes", "shapes_images", "shapes_texts", "plain_text"}
+    made = {name for name, its in DATASETS.items() if not its.manual} | {"plain_text"}
     imitated = {layout.split()[0] for layout in LAYOUTS} | {"webvid_10m"}
     assert imitated | made == set(DATASETS)
 
@@ -206,3 +209,66 @@ def test_beam_without_its_extra_is_an_error(manual, capsys, monkeypatch):
     assert main(["prepare", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("DataflowRunner", "NAME=VALUE", *DATASETS))
+
+
+def test_votes_of_ten_people_are_kept(manual):
+    write(manual, LAYOUTS["vqa_v2"][0])
+    _, folder = prepare("vqa_v2", manual, "--any-counts")
+    first, second = Records(folder, "train")
+    assert [qa.people for qa in (*first.questions, *second.questions)] == [10] * 3
+    assert sorted(first.questions[0].votes) == ["no", *["yes"] * 9]
+    assert first.questions[1].weights == pytest.approx((0.7, 0.2, 0.1))
+    assert Records(folder, "validation").counts["questions"] == 3
+    assert Records(folder, "test")[0].questions[0].votes == []
+    files = LAYOUTS["vqa_v2"][0].copy()
+    files["v2_mscoco_train2014_annotations.json"] = {"annotations": [VQA_SAID[0]]}
+    write(manual, files)
+    with pytest.raises(ValueError, match="Question 25000 of VQA v2 has no annotation"):
+        DATASETS["vqa_v2"].splits(manual, {})
+
+
+def test_parts_that_few_need_may_be_absent(manual):
+    for name, left_out in (("vqa_v2", "test-dev"), ("nocaps", "nocaps_test")):
+        files = LAYOUTS[name][0]
+        write(
+            manual, {file: its for file, its in files.items() if left_out not in file}
+        )
+    assert set(DATASETS["vqa_v2"].splits(manual, {})) == {"train", "validation", "test"}
+    assert set(DATASETS["nocaps"].splits(manual, {})) == {"validation"}
+
+
+def test_the_domain_of_a_picture_is_its_label(manual):
+    write(manual, LAYOUTS["nocaps"][0])
+    _, folder = prepare("nocaps", manual, "--any-counts")
+    labels = [labels_of(example) for example in Records(folder, "validation")]
+    assert labels == [["in-domain"], ["out-domain"]]
+
+
+def test_two_images_belong_together_and_classes_are_kept(manual):
+    write(manual, LAYOUTS["nlvr2"][0])
+    _, folder = prepare("nlvr2", manual, "--any-counts")
+    first = Records(folder, "train")[0]
+    names = [str(file) for file in (first.media, *first.others)]
+    assert names == [f"train-10-0/train-10-0-img{side}.png" for side in (0, 1)]
+    assert first.others[0].data == MEDIA[".png"]
+    assert Records(folder, "test").classes == ("False", "True")
+    (manual / "images" / "dev" / "dev-2-3-img1.png").unlink()
+    with pytest.raises(FileNotFoundError, match="1 media are missing .*dev-2-3-img1"):
+        DATASETS["nlvr2"].splits(manual, {"validation": Counts()})
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "line", "message"),
+    [
+        ("nlvr2", "dev.json", true_of("dev-2", "True")[0], "such as dev-1-0-1"),
+        ("nlvr2", "dev.json", true_of("dev-2-3", "yes")[0], "label is 'yes'; expected"),
+        ("snli_ve", "snli_ve_dev.jsonl", entailed("32", "-")[0], "gold_label is '-'"),
+        ("snli_ve", "snli_ve_dev.jsonl", entailed("", "neutral")[0], "not empty"),
+        ("snli_ve", "snli_ve_dev.jsonl", "{", "not a JSON object on one line"),
+    ],
+)
+def test_lines_about_images_are_checked(manual, name, file, line, message):
+    text = line if isinstance(line, str) else json.dumps(line)
+    write(manual, LAYOUTS[name][0] | {file: f"\n{text}\n"})
+    with pytest.raises(ValueError, match=f"{file}, line 2: .*{message}"):
+        DATASETS[name].splits(manual, {})

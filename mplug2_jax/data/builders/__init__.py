@@ -8,17 +8,19 @@ from mplug2_jax.data.builders import (
     lsmdc,
     msrvtt,
     msvd,
+    nocaps,
     plain_text,
     synthetic,
     tgif,
     visual_genome,
+    vqa_v2,
     webvid,
 )
 from mplug2_jax.data.builders.declaration import Dataset
 
 SOURCES = (
     *(synthetic, msrvtt, msvd, tgif, didemo, lsmdc, webvid),
-    *(image_text, coco, flickr30k, visual_genome, plain_text),
+    *(image_text, coco, flickr30k, nocaps, visual_genome, vqa_v2, plain_text),
 )
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for source in SOURCES for dataset in source.DATASETS
