@@ -25,7 +25,9 @@ def picture(suffix):
     return buffer.getvalue()
 
 
-MEDIA = {".mp4": CLIP, ".avi": CLIP, ".jpg": picture("jpg"), ".gif": picture("gif")}
+MEDIA = {".mp4": CLIP, ".avi": CLIP} | {
+    f".{kind}": picture(kind) for kind in ("jpg", "png", "gif")
+}
 
 
 def write(root, files):
@@ -170,6 +172,34 @@ NOCAPS_CAPTIONS = [
     for n, image in enumerate((0, 1, 0))
 ]
 VG_QA = [{"image_id": 5, "qa_id": 9, "question": "who?", "answer": "a dog."}]
+
+
+def jsonl(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def entailed(image, *labels):
+    """Lines of SNLI-VE about an image."""
+    return [
+        {"Flikr30kID": image, "sentence2": f"{label} {n}.", "gold_label": label}
+        | {"pairID": f"{image}.jpg#{n}r1", "sentence1": "a caption"}
+        for n, label in enumerate(labels)
+    ]
+
+
+def true_of(pair, *labels):
+    """Lines of NLVR2 about a pair of images."""
+    return [
+        {"identifier": f"{pair}-{n}", "sentence": f"both {n}.", "label": label}
+        for n, label in enumerate(labels)
+    ]
+
+
+NLVR2 = {
+    "train": [true_of("train-10-0", "True", "False"), true_of("train-10-1", "True")],
+    "dev": [true_of("dev-2-3", "False")],
+    "test1": [true_of("test1-0-1", "True")],
+}
 
 # By data set and layout: the files, and by split each example's captions or questions.
 LAYOUTS = {
@@ -366,6 +396,50 @@ LAYOUTS = {
         {
             "validation": {"0": ("caption 0.", "caption 2."), "1": ("caption 1.",)},
             "test": {"0": (), "1": ()},
+        },
+    ),
+    "snli_ve": (
+        {
+            "snli_ve_train.jsonl": jsonl(
+                *entailed("30", "entailment", "neutral"), *entailed("31", "neutral")
+            ),
+            "snli_ve_dev.jsonl": jsonl(*entailed("32", "contradiction")),
+            "snli_ve_test.jsonl": jsonl(*entailed("33.jpg", "entailment")),
+            **media(*(f"flickr30k-images/{i}.jpg" for i in range(30, 34))),
+        },
+        {
+            "train": {
+                "30": [
+                    ("entailment", "entailment 0.", "30.jpg#0r1"),
+                    ("neutral", "neutral 1.", "30.jpg#1r1"),
+                ],
+                "31": [("neutral", "neutral 0.", "31.jpg#0r1")],
+            },
+            "validation": {"32": [("contradiction", "contradiction 0.", "32.jpg#0r1")]},
+            "test": {"33": [("entailment", "entailment 0.", "33.jpg.jpg#0r1")]},
+        },
+    ),
+    "nlvr2": (
+        {
+            f"{name}.json": jsonl(*(line for lines in pairs for line in lines))
+            for name, pairs in NLVR2.items()
+        }
+        | media(
+            *(f"images/train/4/train-10-0-img{side}.png" for side in (0, 1)),
+            *(f"images/train/77/train-10-1-img{side}.png" for side in (0, 1)),
+            *(f"images/dev/dev-2-3-img{side}.png" for side in (0, 1)),
+            *(f"images/test1/test1-0-1-img{side}.png" for side in (0, 1)),
+        ),
+        {
+            "train": {
+                "train-10-0": [
+                    ("True", "both 0.", "train-10-0-0"),
+                    ("False", "both 1.", "train-10-0-1"),
+                ],
+                "train-10-1": [("True", "both 0.", "train-10-1-0")],
+            },
+            "validation": {"dev-2-3": [("False", "both 0.", "dev-2-3-0")]},
+            "test": {"test1-0-1": [("True", "both 0.", "test1-0-1-0")]},
         },
     ),
 }

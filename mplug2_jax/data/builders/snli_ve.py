@@ -1,0 +1,52 @@
+"""SNLI-VE: does a sentence follow from an image of Flickr30k (arXiv 1901.06706)."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.reading import find
+from mplug2_jax.data.sources import Example, Label, parsed_lines
+
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+CLASSES = ("contradiction", "entailment", "neutral")
+
+
+def _splits(manual: Path) -> dict[str, list[Example]]:
+    folder = find(manual, "flickr30k-images", "images")
+    return {
+        split: _examples(find(manual, f"snli_ve_{name}.jsonl"), folder)
+        for split, name in SPLITS.items()
+    }
+
+
+def _examples(path: Path, folder: Path) -> list[Example]:
+    """One for each image, with all sentences about it."""
+    labels: dict[str, tuple[Label, ...]] = defaultdict(tuple)
+    for image, label in parsed_lines(path, _line):
+        labels[image] += (label,)
+    return [
+        Example(image, folder / f"{image}.jpg", labels=its)
+        for image, its in labels.items()
+    ]
+
+
+def _line(record: dict[str, Any]) -> tuple[str, Label]:
+    # The files spell Flickr so; some have the extension, too.
+    image = str(record.get("Flikr30kID", "")).removesuffix(".jpg")
+    text, label = str(record.get("sentence2", "")).strip(), record.get("gold_label")
+    if not (image and text):
+        raise ValueError("expected Flikr30kID and sentence2, which are not empty")
+    if label not in CLASSES:
+        raise ValueError(f"gold_label is {label!r}; expected one of {CLASSES}")
+    return image, Label(label, text, record.get("pairID"))
+
+
+# Images and sentences of all classes: github.com/necla-ml/SNLI-VE, README.md.
+COUNTS = {
+    "train": Counts(29783, labels=529527),
+    "validation": Counts(1000, labels=17858),
+    "test": Counts(1000, labels=17901),
+}
+FILES = "snli_ve_train.jsonl, snli_ve_dev.jsonl, snli_ve_test.jsonl, flickr30k-images/"
+DATASETS = (Dataset("snli_ve", "image", _splits, FILES, COUNTS, classes=CLASSES),)
