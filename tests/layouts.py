@@ -6,6 +6,7 @@
 import csv
 import io
 import json
+import pickle
 import tarfile
 
 import numpy as np
@@ -25,9 +26,7 @@ def picture(suffix):
     return buffer.getvalue()
 
 
-MEDIA = {".mp4": CLIP, ".avi": CLIP} | {
-    f".{kind}": picture(kind) for kind in ("jpg", "png", "gif")
-}
+MEDIA = {".mp4": CLIP, ".avi": CLIP, ".jpg": picture("jpg"), ".gif": picture("gif")}
 
 
 def write(root, files):
@@ -173,35 +172,59 @@ NOCAPS_CAPTIONS = [
 ]
 VG_QA = [{"image_id": 5, "qa_id": 9, "question": "who?", "answer": "a dog."}]
 
+# Two phrases of one object, and one of another; the first reaches over the edge a bit.
+PLACES = {"a": [0, 2.0, 4, 6.005], "b": [1.0, 1.0, 2, 2]}
+PLACED = [
+    ("the left one", (0, 0.25, 0.5, 1), "0"),
+    ("red", (0, 0.25, 0.5, 1), "1"),
+    ("a dog", (0.125, 0.125, 0.375, 0.375), "2"),
+]
 
-def jsonl(*records):
-    return "".join(json.dumps(record) + "\n" for record in records)
 
-
-def entailed(image, *labels):
-    """Lines of SNLI-VE about an image."""
-    return [
-        {"Flikr30kID": image, "sentence2": f"{label} {n}.", "gold_label": label}
-        | {"pairID": f"{image}.jpg#{n}r1", "sentence1": "a caption"}
-        for n, label in enumerate(labels)
+def refcoco(splits, places=PLACES):
+    """`refs(...).p` and `instances.json`: two objects of one image for each split."""
+    refs = [
+        {
+            "ref_id": number,
+            "split": split,
+            "image_id": image,
+            "ann_id": f"{image} {name}",
+            "category_id": 1,
+            "file_name": f"COCO_train2014_{image}_{number}.jpg",
+            "sent_ids": [int(id_) for *_, id_ in phrases],
+            "sentences": [
+                {"sent": text, "raw": text, "tokens": text.split(), "sent_id": int(id_)}
+                for text, _, id_ in phrases
+            ],
+        }
+        for image, split in enumerate(splits)
+        for number, (name, phrases) in enumerate(
+            {"a": PLACED[:2], "b": PLACED[2:]}.items()
+        )
     ]
-
-
-def true_of(pair, *labels):
-    """Lines of NLVR2 about a pair of images."""
-    return [
-        {"identifier": f"{pair}-{n}", "sentence": f"both {n}.", "label": label}
-        for n, label in enumerate(labels)
+    images = [
+        {"id": i, "file_name": f"COCO_train2014_{i}.jpg", "width": 8, "height": 8}
+        for i in range(len(splits))
     ]
+    instances = [
+        {"id": f"{i} {name}", "image_id": i, "bbox": box, "iscrowd": 0}
+        for i in range(len(splits))
+        for name, box in places.items()
+    ]
+    return pickle.dumps(refs, 2), {"images": images, "annotations": instances}
 
 
-NLVR2 = {
-    "train": [true_of("train-10-0", "True", "False"), true_of("train-10-1", "True")],
-    "dev": [true_of("dev-2-3", "False")],
-    "test1": [true_of("test1-0-1", "True")],
-}
+def refcoco_files(folder, partition, splits, places=PLACES):
+    refs, instances = refcoco(splits, places)
+    files = {f"{folder}/refs({partition}).p": refs}
+    files |= {f"{folder}/instances.json": instances}
+    return files | media(*(f"train2014/{i['file_name']}" for i in instances["images"]))
 
-# By data set and layout: the files, and by split each example's captions or questions.
+
+UNC = {"train": "train", "val": "validation", "testA": "testA", "testB": "testB"}
+UMD = {"train": "train", "val": "validation", "test": "test"}
+# By data set and layout: the files, and by split each example's captions, questions
+# or regions.
 LAYOUTS = {
     "msrvtt_caption": (
         msrvtt(),
@@ -326,6 +349,17 @@ LAYOUTS = {
             "test": {MOVIE.format(4): ("Night.",)},
         },
     ),
+    **{
+        name: (
+            refcoco_files(folder, partition, splits),
+            {split: {str(i): PLACED} for i, split in enumerate(splits.values())},
+        )
+        for name, folder, partition, splits in (
+            ("refcoco", "refcoco", "unc", UNC),
+            ("refcoco_plus", "refcoco+", "unc", UNC),
+            ("refcocog", "refcocog", "umd", UMD),
+        )
+    },
     "flickr30k_captions": (
         {"dataset_flickr30k.json": {"images": FLICKR, "dataset": "flickr30k"}}
         | media(*(f"flickr30k-images/{i}7.jpg" for i in range(3))),
@@ -398,48 +432,76 @@ LAYOUTS = {
             "test": {"0": (), "1": ()},
         },
     ),
-    "snli_ve": (
+    "flickr30k_captions": (
+        {"dataset_flickr30k.json": {"images": FLICKR, "dataset": "flickr30k"}}
+        | media(*(f"flickr30k-images/{i}7.jpg" for i in range(3))),
         {
-            "snli_ve_train.jsonl": jsonl(
-                *entailed("30", "entailment", "neutral"), *entailed("31", "neutral")
-            ),
-            "snli_ve_dev.jsonl": jsonl(*entailed("32", "contradiction")),
-            "snli_ve_test.jsonl": jsonl(*entailed("33.jpg", "entailment")),
-            **media(*(f"flickr30k-images/{i}.jpg" for i in range(30, 34))),
-        },
-        {
-            "train": {
-                "30": [
-                    ("entailment", "entailment 0.", "30.jpg#0r1"),
-                    ("neutral", "neutral 1.", "30.jpg#1r1"),
-                ],
-                "31": [("neutral", "neutral 0.", "31.jpg#0r1")],
-            },
-            "validation": {"32": [("contradiction", "contradiction 0.", "32.jpg#0r1")]},
-            "test": {"33": [("entailment", "entailment 0.", "33.jpg.jpg#0r1")]},
+            "train": {"07": ("caption 0.", "another")},
+            "validation": {"17": ("caption 1.", "another")},
+            "test": {"27": ("caption 2.", "another")},
         },
     ),
-    "nlvr2": (
+    "coco_captions": (
+        {"dataset_coco.json": {"images": COCO, "dataset": "coco"}}
+        | media(*(f"val2014/C_{i}.jpg" for i in range(4))),
         {
-            f"{name}.json": jsonl(*(line for lines in pairs for line in lines))
-            for name, pairs in NLVR2.items()
+            "train": {"0": ("caption 0",), "1": ("caption 1",)},
+            "validation": {"2": ("caption 2",)},
+            "test": {"3": ("caption 3",)},
+        },
+    ),
+    "visual_genome": (
+        {"region_descriptions.json": [{"id": 5, "regions": REGIONS}]}
+        | media("VG_100K_2/5.jpg"),
+        {"train": {"5": ("a dog", "a cat")}},
+    ),
+    "visual_genome_qa": (
+        {"question_answers.json": [{"id": 5, "qas": VG_QA}]} | media("VG_100K/5.jpg"),
+        {"train": {"5": [("who?", ("a dog.",), None, "9")]}},
+    ),
+    "vqa_v2": (
+        {
+            f"v2_OpenEnded_mscoco_{name}_questions.json": {
+                "data_subtype": name,
+                "questions": VQA_ASKED,
+            }
+            for name in VQA_NAMES
+        }
+        | {
+            f"v2_mscoco_{name}_annotations.json": {"annotations": VQA_SAID}
+            for name in VQA_NAMES[:2]
         }
         | media(
-            *(f"images/train/4/train-10-0-img{side}.png" for side in (0, 1)),
-            *(f"images/train/77/train-10-1-img{side}.png" for side in (0, 1)),
-            *(f"images/dev/dev-2-3-img{side}.png" for side in (0, 1)),
-            *(f"images/test1/test1-0-1-img{side}.png" for side in (0, 1)),
+            *(
+                f"{folder}/COCO_{folder}_{image:012d}.jpg"
+                for folder in VQA_NAMES[:3]
+                for image in (9, 25)
+            )
         ),
         {
-            "train": {
-                "train-10-0": [
-                    ("True", "both 0.", "train-10-0-0"),
-                    ("False", "both 1.", "train-10-0-1"),
+            "train": VQA_ANSWERED,
+            "validation": VQA_ANSWERED,
+            "test": VQA_OPEN,
+            "test_dev": VQA_OPEN,
+        },
+    ),
+    "nocaps": (
+        {
+            "nocaps_val_4500_captions.json": {
+                "images": [
+                    {**image, "domain": domain}
+                    for image, domain in zip(
+                        NOCAPS, ("in-domain", "out-domain"), strict=True
+                    )
                 ],
-                "train-10-1": [("True", "both 0.", "train-10-1-0")],
+                "annotations": NOCAPS_CAPTIONS,
             },
-            "validation": {"dev-2-3": [("False", "both 0.", "dev-2-3-0")]},
-            "test": {"test1-0-1": [("True", "both 0.", "test1-0-1-0")]},
+            "nocaps_test_image_info.json": {"images": NOCAPS},
+            **media(*(f"images/{image['file_name']}" for image in NOCAPS)),
+        },
+        {
+            "validation": {"0": ("caption 0.", "caption 2."), "1": ("caption 1.",)},
+            "test": {"0": (), "1": ()},
         },
     ),
 }

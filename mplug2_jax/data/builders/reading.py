@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch it again.") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Makes lists, dictionaries, texts and numbers; nothing that could run code."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        raise pickle.UnpicklingError(f"it wants {module_name}.{global_name}")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """The content of a pickle of lists, dictionaries, texts and numbers, of any Python.
+
+    Raises:
+      ValueError: it is damaged, or holds anything else, of which nothing is made.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    except OSError:
+        raise
+    except Exception as error:  # damaged pickles raise errors of every kind
+        raise ValueError(
+            f"{path} is not a pickle of plain values ({error}); fetch it again."
+        ) from error
 
 
 def read_table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
