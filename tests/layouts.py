@@ -26,7 +26,9 @@ def picture(suffix):
     return buffer.getvalue()
 
 
-MEDIA = {".mp4": CLIP, ".avi": CLIP, ".jpg": picture("jpg"), ".gif": picture("gif")}
+MEDIA = {".mp4": CLIP, ".avi": CLIP} | {
+    f".{kind}": picture(kind) for kind in ("jpg", "png", "gif")
+}
 
 
 def write(root, files):
@@ -223,6 +225,35 @@ def refcoco_files(folder, partition, splits, places=PLACES):
 
 UNC = {"train": "train", "val": "validation", "testA": "testA", "testB": "testB"}
 UMD = {"train": "train", "val": "validation", "test": "test"}
+
+
+def jsonl(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def entailed(image, *labels):
+    """Lines of SNLI-VE about an image."""
+    return [
+        {"Flikr30kID": image, "sentence2": f"{label} {n}.", "gold_label": label}
+        | {"pairID": f"{image}.jpg#{n}r1", "sentence1": "a caption"}
+        for n, label in enumerate(labels)
+    ]
+
+
+def true_of(pair, *labels):
+    """Lines of NLVR2 about a pair of images."""
+    return [
+        {"identifier": f"{pair}-{n}", "sentence": f"both {n}.", "label": label}
+        for n, label in enumerate(labels)
+    ]
+
+
+NLVR2 = {
+    "train": [true_of("train-10-0", "True", "False"), true_of("train-10-1", "True")],
+    "dev": [true_of("dev-2-3", "False")],
+    "test1": [true_of("test1-0-1", "True")],
+}
+
 # By data set and layout: the files, and by split each example's captions, questions
 # or regions.
 LAYOUTS = {
@@ -432,76 +463,48 @@ LAYOUTS = {
             "test": {"0": (), "1": ()},
         },
     ),
-    "flickr30k_captions": (
-        {"dataset_flickr30k.json": {"images": FLICKR, "dataset": "flickr30k"}}
-        | media(*(f"flickr30k-images/{i}7.jpg" for i in range(3))),
+    "snli_ve": (
         {
-            "train": {"07": ("caption 0.", "another")},
-            "validation": {"17": ("caption 1.", "another")},
-            "test": {"27": ("caption 2.", "another")},
+            "snli_ve_train.jsonl": jsonl(
+                *entailed("30", "entailment", "neutral"), *entailed("31", "neutral")
+            ),
+            "snli_ve_dev.jsonl": jsonl(*entailed("32", "contradiction")),
+            "snli_ve_test.jsonl": jsonl(*entailed("33.jpg", "entailment")),
+            **media(*(f"flickr30k-images/{i}.jpg" for i in range(30, 34))),
+        },
+        {
+            "train": {
+                "30": [
+                    ("entailment", "entailment 0.", "30.jpg#0r1"),
+                    ("neutral", "neutral 1.", "30.jpg#1r1"),
+                ],
+                "31": [("neutral", "neutral 0.", "31.jpg#0r1")],
+            },
+            "validation": {"32": [("contradiction", "contradiction 0.", "32.jpg#0r1")]},
+            "test": {"33": [("entailment", "entailment 0.", "33.jpg.jpg#0r1")]},
         },
     ),
-    "coco_captions": (
-        {"dataset_coco.json": {"images": COCO, "dataset": "coco"}}
-        | media(*(f"val2014/C_{i}.jpg" for i in range(4))),
+    "nlvr2": (
         {
-            "train": {"0": ("caption 0",), "1": ("caption 1",)},
-            "validation": {"2": ("caption 2",)},
-            "test": {"3": ("caption 3",)},
-        },
-    ),
-    "visual_genome": (
-        {"region_descriptions.json": [{"id": 5, "regions": REGIONS}]}
-        | media("VG_100K_2/5.jpg"),
-        {"train": {"5": ("a dog", "a cat")}},
-    ),
-    "visual_genome_qa": (
-        {"question_answers.json": [{"id": 5, "qas": VG_QA}]} | media("VG_100K/5.jpg"),
-        {"train": {"5": [("who?", ("a dog.",), None, "9")]}},
-    ),
-    "vqa_v2": (
-        {
-            f"v2_OpenEnded_mscoco_{name}_questions.json": {
-                "data_subtype": name,
-                "questions": VQA_ASKED,
-            }
-            for name in VQA_NAMES
-        }
-        | {
-            f"v2_mscoco_{name}_annotations.json": {"annotations": VQA_SAID}
-            for name in VQA_NAMES[:2]
+            f"{name}.json": jsonl(*(line for lines in pairs for line in lines))
+            for name, pairs in NLVR2.items()
         }
         | media(
-            *(
-                f"{folder}/COCO_{folder}_{image:012d}.jpg"
-                for folder in VQA_NAMES[:3]
-                for image in (9, 25)
-            )
+            *(f"images/train/4/train-10-0-img{side}.png" for side in (0, 1)),
+            *(f"images/train/77/train-10-1-img{side}.png" for side in (0, 1)),
+            *(f"images/dev/dev-2-3-img{side}.png" for side in (0, 1)),
+            *(f"images/test1/test1-0-1-img{side}.png" for side in (0, 1)),
         ),
         {
-            "train": VQA_ANSWERED,
-            "validation": VQA_ANSWERED,
-            "test": VQA_OPEN,
-            "test_dev": VQA_OPEN,
-        },
-    ),
-    "nocaps": (
-        {
-            "nocaps_val_4500_captions.json": {
-                "images": [
-                    {**image, "domain": domain}
-                    for image, domain in zip(
-                        NOCAPS, ("in-domain", "out-domain"), strict=True
-                    )
+            "train": {
+                "train-10-0": [
+                    ("True", "both 0.", "train-10-0-0"),
+                    ("False", "both 1.", "train-10-0-1"),
                 ],
-                "annotations": NOCAPS_CAPTIONS,
+                "train-10-1": [("True", "both 0.", "train-10-1-0")],
             },
-            "nocaps_test_image_info.json": {"images": NOCAPS},
-            **media(*(f"images/{image['file_name']}" for image in NOCAPS)),
-        },
-        {
-            "validation": {"0": ("caption 0.", "caption 2."), "1": ("caption 1.",)},
-            "test": {"0": (), "1": ()},
+            "validation": {"dev-2-3": [("False", "both 0.", "dev-2-3-0")]},
+            "test": {"test1-0-1": [("True", "both 0.", "test1-0-1-0")]},
         },
     ),
 }

@@ -8,9 +8,11 @@ from mplug2_jax.data.builders import (
     lsmdc,
     msrvtt,
     msvd,
+    nlvr2,
     nocaps,
     plain_text,
     refcoco,
+    snli_ve,
     synthetic,
     tgif,
     visual_genome,
@@ -22,7 +24,7 @@ from mplug2_jax.data.builders.declaration import Dataset
 SOURCES = (
     *(synthetic, msrvtt, msvd, tgif, didemo, lsmdc, webvid),
     *(image_text, coco, flickr30k, nocaps, visual_genome, vqa_v2, plain_text),
-    refcoco,
+    *(refcoco, snli_ve, nlvr2),
 )
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for source in SOURCES for dataset in source.DATASETS
