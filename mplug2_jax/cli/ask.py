@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--candidates",
         metavar="FILE",
-        help="possible answers, one per line: the likeliest is printed",
+        help="possible answers, one per line, or a JSON list: the likeliest is printed",
     )
     options.add_model_arguments(parser)
     options.add_decoding_arguments(parser)

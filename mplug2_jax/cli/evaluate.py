@@ -3,13 +3,17 @@
     mplug2 evaluate --checkpoint runs/mine --annotations test.jsonl
     mplug2 evaluate --checkpoint runs/mine --annotations test.jsonl --task qa \\
         --media-dir videos --output results.json
+    mplug2 evaluate --checkpoint runs/mine --task qa --candidates answer_list.json \\
+        --annotations data/mplug2_data/vqa_v2/1.0.0 --predictions answers.json
     mplug2 evaluate --checkpoint runs/pretrained --task retrieval \\
         --annotations data/mplug2_data/shapes/1.0.0 --split test
     mplug2 evaluate --checkpoint runs/pretrained --suite --output results \\
         --annotations data/mplug2_data/shapes/1.0.0 mine.jsonl
 
-Captions: BLEU, ROUGE-L, CIDEr and exact match against all references of a video.
-Questions: exact match of the answer, overall and by the questions' "kind". Grounding:
+Captions: BLEU, ROUGE-L, CIDEr, METEOR where there is Java, and exact match against all
+references of a video. Questions: exact match of the answer, overall and by the
+questions' "kind", and under "vqa" the soft accuracy of VQA where the answers of four
+people or more are known. Grounding:
 accuracy_50, the share of phrases whose box has an IoU of 0.5 or more with the true one,
 and the mean IoU. Retrieval,
 which needs pretraining's heads: recall among the first 1, 5 and 10 and median rank, of
@@ -17,7 +21,7 @@ texts looking for their videos and the other way. With --dual-softmax, also what
 contrast finds when a candidate's share of all queries counts (arXiv 2109.04290), which
 nobody who asks one question can know. Shares are printed times 100, as papers have
 them. Media that cannot be read are reported and count nowhere; the exit
-status is then 1.
+status is then 1, unless --max-bad-share allows them.
 Retrieval, whose numbers depend on the number of media, ends with an error instead.
 """
 
@@ -33,6 +37,7 @@ from mplug2_jax.cli import options
 
 if TYPE_CHECKING:
     from mplug2_jax.data.sources import Example
+    from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 
 COUNTS = ("n", "median_rank")
@@ -78,9 +83,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--candidates",
         metavar="FILE",
-        help="possible answers, one per line: the likeliest counts",
+        help="possible answers, one per line, or a JSON list: the likeliest counts",
     )
     add("--limit", type=int, metavar="N", help="only the first N media")
+    add(
+        "--max-bad-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of annotation lines and media that may be unusable: they are named and "
+        "left out (default: 0)",
+    )
+    add(
+        "--no-meteor",
+        action="store_true",
+        help="captions: leave METEOR out, which starts a Java program",
+    )
+    add(
+        "--predictions",
+        metavar="FILE",
+        help="with --task qa or caption: ask also what has no annotated answer, and "
+        "write JSON as the evaluation servers of VQA and COCO take it",
+    )
     add(
         "--single-frame",
         action="store_true",
@@ -110,6 +134,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
+    if not 0 <= args.max_bad_share <= 1:
+        raise ValueError(f"--max-bad-share is {args.max_bad_share}; expected 0 to 1.")
+    if args.predictions and (args.suite or args.task not in ("qa", "caption")):
+        raise ValueError("--predictions needs --task qa or --task caption.")
     if args.suite:
         return _suite(args)
     if len(args.annotations) > 1:
@@ -117,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
     data = DataConfig(args.annotations[0], args.media_dir or "", args.split)
-    examples = open_examples(data)[: args.limit]
+    examples = open_examples(data, args.max_bad_share)[: args.limit]
     return (
         _retrieval(args, examples)
         if args.task == "retrieval"
@@ -162,15 +190,30 @@ def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         examples,
         None if task is None else (task,),
         candidates=candidates,
+        meteor=not args.no_meteor,
+        unscored=bool(args.predictions),
         single_frame=args.single_frame,
         progress=Progress(sys.stderr),
     )
-    print(table(results.flat_metrics()))
+    if results.metrics:
+        print(table(results.flat_metrics()))
     if args.output:
         _write(Path(args.output), args, predictor, results.to_dict())
+    if args.predictions:
+        _write_predictions(args, results.records[args.task])
     for name, reason in results.skipped.items():
         print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
-    return 1 if results.skipped else 0
+    return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
+
+
+def _write_predictions(args: argparse.Namespace, records: "Sequence[Record]") -> None:
+    from mplug2_jax.checkpoint.staging import staged
+    from mplug2_jax.evaluation.submission import submission
+
+    said = submission(args.task, records)
+    with staged(Path(args.predictions), overwrite=True) as partial:
+        partial.write_text(json.dumps(said) + "\n")
+    print(f"{len(said)} predictions are in {args.predictions}")
 
 
 def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:

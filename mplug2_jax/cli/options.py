@@ -1,10 +1,16 @@
 """Arguments that several commands share, and what they make of them."""
 
 import argparse
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # commands import JAX only when they run
+    from collections.abc import Sequence
+
+    from mplug2_jax.classifier import PromptClassifier
+    from mplug2_jax.data.views import Views
     from mplug2_jax.decoding.settings import Decoding
     from mplug2_jax.predictor import Predictor
     from mplug2_jax.tasks.generation import TaskName
@@ -96,6 +102,74 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON lines")
 
 
+def add_class_arguments(parser: argparse.ArgumentParser) -> None:
+    """How media are looked at to be classified, and by which prompts, if by any."""
+    add = parser.add_argument_group("classification").add_argument
+    add(
+        "--clips",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of each video, at shifted times; probabilities are averaged (default: 1)",
+    )
+    add(
+        "--crops",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="1: the whole frame, squeezed into a square (default); 3: squares along "
+        "its longer side",
+    )
+    add(
+        "--classes",
+        metavar="FILE",
+        help="zero-shot: names, one a line, and after a tab what prompts call them",
+    )
+    add(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="zero-shot: a prompt with {} for the class; several are averaged "
+        "(default: a photo of a {})",
+    )
+
+
+def views_of(args: argparse.Namespace) -> "Views":
+    """The views that the arguments describe."""
+    from mplug2_jax.data.views import Views
+
+    return Views(args.clips, args.crops)
+
+
+def load_prompt_classifier(
+    args: argparse.Namespace, classes: "Sequence[str]" = ()
+) -> "PromptClassifier":
+    """The zero-shot classifier that the arguments describe.
+
+    Args:
+      classes: where --classes names none.
+    """
+    from mplug2_jax.classifier import TEMPLATES, PromptClassifier
+    from mplug2_jax.retriever import Retriever
+
+    lines = read_lines(args.classes) if args.classes else list(classes)
+    pairs = [line.partition("\t") for line in lines]
+    retriever = Retriever.from_checkpoint(
+        args.checkpoint,
+        matching=False,
+        vocab=args.vocab,
+        num_frames=args.num_frames,
+        batch_size=args.batch_size,
+    )
+    return PromptClassifier(
+        retriever,
+        [name.strip() for name, _, _ in pairs],
+        args.template or TEMPLATES,
+        views_of(args),
+        [(words or name.replace("_", " ")).strip() for name, _, words in pairs],
+    )
+
+
 def load_predictor(
     args: argparse.Namespace, task: "TaskName | None", decoding: "Decoding"
 ) -> "Predictor":
@@ -128,18 +202,28 @@ def decoding_of(args: argparse.Namespace) -> "Decoding":
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file that are not blank.
+    """The lines of a text file that are not blank, or the texts of a JSON list.
 
     Raises:
       OSError: it cannot be read.
-      ValueError: it is not UTF-8 text, or is empty.
+      ValueError: it is not UTF-8 text, is empty, or a .json file of something else.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        content = Path(path).read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text; expected one text a line."
         ) from error
+    is_json = Path(path).suffix == ".json"
+    lines = _listed(path, content) if is_json else content.splitlines()
     if not (found := [line.strip() for line in lines if line.strip()]):
         raise ValueError(f"{path} is empty; expected one text a line.")
     return found
+
+
+def _listed(path: str | Path, content: str) -> list[str]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(content)
+        if isinstance(found, list) and all(isinstance(text, str) for text in found):
+            return found
+    raise ValueError(f"{path} is not a JSON list of texts; expected one, or lines.")

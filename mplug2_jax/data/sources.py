@@ -194,6 +194,11 @@ def parsed_lines(
 ) -> list[T]:
     """What `parse` makes of the objects on the lines of a file; see `read_jsonl`."""
     parsed, wrong = [], []
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no {path}; expected annotations in JSON lines, or the folder of "
+            "a prepared data set (see `mplug2 prepare`): check the path."
+        )
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

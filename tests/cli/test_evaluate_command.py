@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 
+import pytest
 import small
 
 from mplug2_jax.cli.evaluate import Progress
@@ -29,7 +31,7 @@ def test_a_table_and_a_file(mplug2, checkpoint, clips, tmp_path):
     output = tmp_path / "results.json"
     arguments = ("--checkpoint", checkpoint, "--annotations", tmp_path / "test.jsonl")
     status, lines, errors = mplug2(
-        "evaluate", *arguments, *SMALL, "--task", "all", "--output", output
+        *("evaluate", *arguments, *SMALL, "--no-meteor", "--output", output),
     )
     assert status == 0 and "3/3 media" in errors
     table = dict(line.split() for line in lines)
@@ -47,7 +49,15 @@ def test_a_bad_file_is_reported(mplug2, checkpoint, clips, tmp_path):
     bad.write_bytes(b"nothing")
     annotate(tmp_path / "test.jsonl", [*clips[:2], str(bad)], ["w5"] * 3)
     status, lines, errors = mplug2(
-        *("evaluate", "--checkpoint", checkpoint, *SMALL, "--task", "caption"),
+        *(
+            "evaluate",
+            "--checkpoint",
+            checkpoint,
+            *SMALL,
+            "--task",
+            "caption",
+            "--no-meteor",
+        ),
         *("--annotations", tmp_path / "test.jsonl"),
     )
     assert status == 1 and "bad.mp4" in errors
@@ -61,6 +71,85 @@ def test_errors_are_one_line(mplug2, checkpoint, tmp_path):
     assert status == 2 and "test.jsonl, line 1: neither a caption nor" in error
     status, _, error = mplug2(*arguments, tmp_path / "test.jsonl", "--limit", 0)
     assert status == 2 and "--limit is 0" in error
+    status, _, error = mplug2(*arguments, tmp_path / "tset.jsonl")
+    assert status == 2 and "tset.jsonl; expected annotations in JSON lines" in error
+    for options, message in (
+        (("--max-bad-share", 2), "--max-bad-share is 2.0; expected 0 to 1"),
+        (("--predictions", "x.json"), "--predictions needs --task qa or"),
+        (("--task", "qa", "--candidates", "list.json"), "not a JSON list of texts"),
+    ):
+        (tmp_path / "list.json").write_text('{"a": 1}')
+        given = [tmp_path / o if o == "list.json" else o for o in options]
+        (tmp_path / "test.jsonl").write_text('{"video": "a.mp4", "caption": "w1"}\n')
+        (tmp_path / "a.mp4").touch()
+        status, _, error = mplug2(*arguments, tmp_path / "test.jsonl", *given)
+        assert status == 2 and message in error
+
+
+def test_bad_lines_and_media_up_to_the_stated_share(
+    mplug2, checkpoint, clips, tmp_path, caplog
+):
+    annotate(tmp_path / "test.jsonl", [*clips[:2], "gone.mp4"], ["w5"] * 3)
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write('{"video": "clip0.mp4", "caption": " "}\n')
+    (tmp_path / "gone.mp4").touch()
+    arguments = ("evaluate", "--checkpoint", checkpoint, *SMALL, "--task", "qa")
+    arguments += ("--annotations", tmp_path / "test.jsonl", "--max-bad-share")
+    status, _, error = mplug2(*arguments, 0.2)
+    assert status == 2 and "test.jsonl, line 4: caption must be a text" in error
+    (tmp_path / "gone.mp4").unlink()
+    status, _, error = mplug2(*arguments, 0.3)
+    assert status == 2 and "1 of 3 media are not in" in error and "gone.mp4" in error
+    status, lines, error = mplug2(*arguments, 0.4)
+    assert status == 0 and "left out gone.mp4" in error
+    assert dict(line.split() for line in lines)["qa/n"] == "4"
+    assert "left out" in caplog.text and "line 4" in caplog.text
+
+
+def test_predictions_for_the_servers(mplug2, checkpoint, clips, tmp_path):
+    """Answers nobody has annotated; of given ones in a JSON list, the likeliest."""
+    asked = [
+        {"question": question, "answer": None, "id": 7 + number}
+        for number, question in enumerate(small.QUESTIONS[:2])
+    ]
+    line = {"image": clips[0], "qa": asked, "id": 42}
+    (tmp_path / "test.jsonl").write_text(json.dumps(line))
+    (tmp_path / "list.json").write_text('["w3 w4", "w9", "w12"]')
+    output = tmp_path / "answers.json"
+    arguments = ("evaluate", "--checkpoint", checkpoint, *SMALL, "--annotations")
+    arguments += (tmp_path / "test.jsonl", "--predictions", output)
+    given = ("--task", "qa", "--candidates", tmp_path / "list.json")
+    status, lines, _ = mplug2(*arguments, *given)
+    assert status == 0 and lines == [f"2 predictions are in {output}"]
+    best = small.predictor().answer(
+        clips[0], list(small.QUESTIONS[:2]), ["w3 w4", "w9", "w12"]
+    )
+    assert json.loads(output.read_text()) == [
+        {"question_id": 7 + number, "answer": answer.text}
+        for number, answer in enumerate(best)
+    ]
+    status, _, _ = mplug2(*arguments, "--task", "caption")
+    caption = small.predictor().caption(clips[0]).text
+    assert json.loads(output.read_text()) == [{"image_id": 42, "caption": caption}]
+    asked[1]["id"] = 7
+    (tmp_path / "test.jsonl").write_text(json.dumps(line))
+    status, _, error = mplug2(*arguments, *given)
+    assert status == 2 and "1 ids occur more than once, the first is '7'" in error
+
+
+@pytest.mark.skipif(not shutil.which("java"), reason="needs java")
+def test_meteor_where_there_is_java(mplug2, checkpoint, clips, tmp_path, monkeypatch):
+    annotate(tmp_path / "test.jsonl", clips, ["w5"] * 3)
+    arguments = ("evaluate", "--checkpoint", checkpoint, *SMALL, "--task", "caption")
+    arguments += ("--annotations", tmp_path / "test.jsonl")
+    _, lines, _ = mplug2(*arguments)
+    with_java = dict(line.split() for line in lines)
+    assert 0 <= float(with_java.pop("caption/meteor")) <= 100
+    monkeypatch.setenv("PATH", "")
+    status, lines, errors = mplug2(*arguments)
+    assert status == 0 and dict(line.split() for line in lines) == with_java
+    (said,) = (line for line in errors.splitlines() if "METEOR" in line)
+    assert "needs Java: install a Java runtime" in said
 
 
 def test_progress_tells_rate_and_time_left():
