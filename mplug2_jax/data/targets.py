@@ -45,11 +45,12 @@ def targets_of(
     if task.endswith("classification"):
         texts = task == "pair_classification"
         return [Classes(*shared, texts=texts, regression=regression)]
+    captions = config.captions_per_video * (task != "question_answering")
+    questions = config.questions_per_video * (task != "captioning")
     found: list[Targets] = []
-    captions = config.captions_per_video
     if captions and not inputs.instruction:
         found.append(Captions(*shared))
-    if config.questions_per_video or (captions and inputs.instruction):
+    if questions or (captions and inputs.instruction):
         found.append(Questions(*shared))
     return found
 

@@ -72,6 +72,7 @@ def _of_task(config: RunConfig) -> tuple[str, MultimodalBatch]:
         return "text", MultimodalBatch(**texts, is_video=False)
     image = task in (GROUNDING, "image_classification") or media > 1
     frames = _frames(config, rows, media if image else inputs.num_frames)
+    texts["media_id"] = _array((rows,), np.int32)
     its = MultimodalBatch(frames, **texts, is_video=not image)
     return "image" if image else "video", its
 
@@ -98,6 +99,7 @@ def _of_kind(config: RunConfig, kind: str, rows: int) -> MultimodalBatch:
         return MultimodalBatch(text=_tokens(rows, inputs.text_length), is_video=False)
     frames = _frames(config, rows, 1 if kind == "image" else inputs.num_frames)
     texts = _paired_texts(inputs, rows, 1, 1, 1)
+    texts["media_id"] = _array((rows,), np.int32)
     return MultimodalBatch(frames, **texts, is_video=kind == "video")
 
 
