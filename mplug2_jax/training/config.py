@@ -221,8 +221,8 @@ def _grounding_problems(config: RunConfig) -> Iterator[str]:
 
 
 def _names_test(name: str) -> bool:
-    """Whether "test" is one of the words of a name: qa_test, test-2."""
-    return "test" in re.split(r"[^a-z]+", name.lower())
+    """Whether "test" is one of the words of a name: qa_test, test-2, testA."""
+    return not {"test", "testa", "testb"}.isdisjoint(re.split("[^a-z]+", name.lower()))
 
 
 def _counts(config: RunConfig) -> dict[str, int]:
