@@ -47,14 +47,16 @@ class Encoded:
     """Visual embeddings of one device batch, whose last rows may be padding.
 
     Attributes:
-      vision: on the device.
-      indices: places of the rows in the list that was encoded.
-      numbers: which random streams belong to the rows.
+      vision: on the device; M consecutive rows for each medium.
+      indices: places of the media in the list that was encoded.
+      numbers: which random streams belong to the media.
+      media: M, 1 but for images that belong together.
     """
 
-    vision: Float[Array, "B N D"]
+    vision: Float[Array, "B*M N D"]
     indices: tuple[int, ...]
     numbers: tuple[int, ...]
+    media: int = 1
 
 
 def as_medium(item: Media | Shaped[np.ndarray, "..."], size: int) -> Media:
@@ -80,6 +82,19 @@ def as_medium(item: Media | Shaped[np.ndarray, "..."], size: int) -> Media:
             f"uint8, or normalised float32 of {size} x {size}."
         )
     return item
+
+
+def joined(images: Sequence[Media]) -> Media:
+    """Images that belong together as one medium, T of them.
+
+    Raises:
+      ValueError: one of several is a video.
+    """
+    if len(images) == 1:
+        return images[0]
+    if not all(its.image for its in images):
+        raise ValueError("One of several media is a video; only images join.")
+    return Media(np.concatenate([its.frames for its in images]), image=True)
 
 
 def by_kind(media: Sequence[Media]) -> list[list[int]]:

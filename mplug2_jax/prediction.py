@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from mplug2_jax.batching import bucket
 from mplug2_jax.data.text import answer_text
@@ -143,4 +144,28 @@ def ranked(out: RankOutput, texts: Sequence[str], top_k: int) -> list[Prediction
             )[:top_k]
         )
         for indices, probabilities in rows
+    ]
+
+
+def classified(
+    scores: Float[np.ndarray, "R K"], classes: Sequence[str], top_k: int = 1
+) -> list[Prediction]:
+    """Every row's best classes with their probabilities.
+
+    Args:
+      classes: names; none in regression, whose number is then text and score.
+    """
+    if not classes:
+        numbers = map(float, scores[:, 0])
+        return [Prediction((Hypothesis(str(x), x),)) for x in numbers]
+    if not 1 <= top_k <= len(classes):
+        raise ValueError(
+            f"top_k={top_k} classes were asked for; there are 1 to {len(classes)}."
+        )
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    best = np.argsort(-shares, axis=1, kind="stable")[:, :top_k]
+    return [
+        Prediction(tuple(Hypothesis(classes[int(i)], float(row[i])) for i in places))
+        for row, places in zip(shares, best, strict=True)
     ]

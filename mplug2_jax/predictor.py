@@ -271,11 +271,14 @@ class Predictor:
             for batch in batched(places, shapes.media):
                 rows = padded(batch, shapes.media)
                 frames = np.stack([media[index].frames for index in rows])
+                together = frames.shape[1] if image else 1
+                if together > 1:  # B M H W 3 -> B*M 1 H W 3
+                    frames = frames.reshape(-1, 1, *frames.shape[2:])
                 vision = generation.encode(
                     self.model, self.params, frames, is_video=not image
                 )
                 numbers = tuple(first_number + index for index in batch)
-                encoded.append(Encoded(vision, tuple(batch), numbers))
+                encoded.append(Encoded(vision, tuple(batch), numbers, together))
         return encoded
 
     def caption_media(

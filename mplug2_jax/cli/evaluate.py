@@ -20,7 +20,9 @@ which needs pretraining's heads: recall among the first 1, 5 and 10 and median r
 texts looking for their videos and the other way. With --dual-softmax, also what
 contrast finds when a candidate's share of all queries counts (arXiv 2109.04290), which
 nobody who asks one question can know. Shares are printed times 100, as papers have
-them. Media that cannot be read are reported and count nowhere; the exit
+them. Texts with labels: accuracy, or
+the metrics of their task of GLUE (--annotations data/glue/rte/2.0.0 --split
+validation). Media that cannot be read are reported and count nowhere; the exit
 status is then 1, unless --max-bad-share allows them.
 Retrieval, whose numbers depend on the number of media, ends with an error instead.
 """
@@ -36,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 from mplug2_jax.cli import options
 
 if TYPE_CHECKING:
+    from mplug2_jax.data.opening import DataConfig
     from mplug2_jax.data.sources import Example
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
@@ -62,7 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--task",
-        choices=("caption", "qa", "grounding", "retrieval", "all"),
+        choices=(
+            *("caption", "qa", "grounding", "pairs", "text_classification"),
+            *("retrieval", "all"),
+        ),
         default="all",
         help="all (default): captions, answers and boxes that annotations and "
         "checkpoint allow",
@@ -131,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
       ValueError, OSError: checkpoint or annotations cannot be used.
     """
     from mplug2_jax.data.opening import DataConfig, open_examples
+    from mplug2_jax.evaluation.suite import is_texts
 
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
@@ -145,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
     data = DataConfig(args.annotations[0], args.media_dir or "", args.split)
+    if is_texts(data):
+        return _labelled_texts(args, data)
     examples = open_examples(data, args.max_bad_share)[: args.limit]
     return (
         _retrieval(args, examples)
@@ -214,6 +223,29 @@ def _write_predictions(args: argparse.Namespace, records: "Sequence[Record]") ->
     with staged(Path(args.predictions), overwrite=True) as partial:
         partial.write_text(json.dumps(said) + "\n")
     print(f"{len(said)} predictions are in {args.predictions}")
+
+
+def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
+    """Classes of texts."""
+    from mplug2_jax.data.opening import open_text_examples
+    from mplug2_jax.data.tfds_sets import glue_task
+    from mplug2_jax.evaluation.texts import evaluate_texts
+
+    if args.task not in ("all", "text_classification"):
+        raise ValueError(
+            f"{data.path} holds texts with labels, and --task is {args.task}; leave "
+            "it out."
+        )
+    examples = open_text_examples(data)[: args.limit]
+    predictor = options.load_predictor(
+        args, "text_classification", options.decoding_of(args)
+    )
+    glue = glue_task(data.path)
+    results = evaluate_texts(predictor, examples, glue, progress=Progress(sys.stderr))
+    print(table(results.flat_metrics()))
+    if args.output:
+        _write(Path(args.output), args, predictor, results.to_dict())
+    return 0
 
 
 def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:

@@ -72,6 +72,16 @@ def prepared_folder(path: str | os.PathLike, data_dir: str | os.PathLike = "") -
     return os.fspath(max(versions, key=lambda v: Version(v.name)))
 
 
+def glue_task(path: str | os.PathLike) -> str:
+    """The task of GLUE that a name or a folder of TFDS stands for; "" if it is none.
+
+    Of MNLI alike, whether matched, mismatched or both.
+    """
+    place = os.fspath(path).removeprefix(PREFIX).rstrip("/")
+    found = re.search(r"(?:^|/)glue/([a-z0-9]+)(?:_[a-z]+)?(?:/[\d.]+)?$", place)
+    return found.group(1) if found else ""
+
+
 def is_tfds(folder: str | os.PathLike) -> bool:
     """Whether a prepared data set is one of TFDS's own, not made by our builder."""
     info = json.loads((epath.Path(folder) / INFO).read_text())
@@ -93,7 +103,6 @@ class TfdsRecords(Records):
 
     Attributes:
       name: TFDS's, such as glue/sst2.
-      glue: the task of GLUE whose metrics apply; "" for other data sets.
 
     Raises:
       ValueError: as `Records`; it has neither texts nor images with labels, is stored
@@ -104,8 +113,6 @@ class TfdsRecords(Records):
         self._open(folder, split)
         info = self._builder.info
         self.name = info.full_name.rsplit("/", 1)[0]
-        task = self.name.removeprefix("glue/").split("_")[0]
-        self.glue = task if self.name.startswith("glue/") else ""
         fields: Any = info.features
         self.kind, self._texts = self._fields(fields)
         self.counts = {"labels": self._length}

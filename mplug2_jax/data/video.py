@@ -38,7 +38,10 @@ IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
 @dataclass(frozen=True)
 class Media:
-    """Frames of a file and whether it is a still image (then T = 1)."""
+    """Frames of a file and whether it is a still image (then T = 1).
+
+    Of several images that belong together T is their number.
+    """
 
     frames: UInt8[np.ndarray, "T H W 3"]
     image: bool

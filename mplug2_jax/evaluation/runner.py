@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from mplug2_jax.batching import Shapes
+from mplug2_jax.batching import Shapes, joined
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import read_ahead
@@ -24,6 +24,7 @@ from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
 from mplug2_jax.evaluation.grounding import BoxAsker
+from mplug2_jax.evaluation.pairs import PairAsker
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
@@ -73,14 +74,24 @@ def evaluate(
         "caption": lambda: CaptionAsker(predictor, meteor, unscored),
         "qa": lambda: AnswerAsker(predictor, candidates, unscored),
         "grounding": lambda: BoxAsker(predictor),
+        "pairs": lambda: PairAsker(predictor),
     }
     askers = _askers(predictor, examples, tasks, make)
     job = _Job.of(predictor, examples, askers)
-    read = read or (lambda e: predictor.read(e.media, e.start, e.end))
+    read = read or functools.partial(read_whole, predictor)
     read = functools.partial(within, READ_TIMEOUT, read)
     where = jax.process_index(), jax.process_count()
     mine = job.run(read, where, single_frame, workers, progress)
     return job.results(gather_by_id(mine), time.monotonic() - start)
+
+
+def read_whole(predictor: Predictor, example: Example) -> Media:
+    """An example's medium, or all its images as one.
+
+    Raises: as `Predictor.read`; ValueError if there is a video among several.
+    """
+    first = predictor.read(example.media, example.start, example.end)
+    return joined([first, *map(predictor.read, example.others)])
 
 
 @dataclasses.dataclass
@@ -187,6 +198,8 @@ def _askers(
 
 
 def _middle_frame(medium: Media) -> Media:
+    if medium.image:
+        return medium
     frames = medium.frames
     middle = frames[len(frames) // 2]
     return dataclasses.replace(medium, frames=np.repeat(middle[None], len(frames), 0))

@@ -17,8 +17,9 @@ from typing import Any
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.staging import staged
 from mplug2_jax.data.opening import DataConfig, open_examples, open_text_examples
-from mplug2_jax.data.records import Records, is_prepared
+from mplug2_jax.data.records import is_prepared
 from mplug2_jax.data.sources import Example, TextExample
+from mplug2_jax.data.tfds_sets import glue_task, open_records, prepared_folder
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.results import Results
 from mplug2_jax.evaluation.retrieval import search_results
@@ -72,7 +73,7 @@ def run_suite(
     found = []
     for path in annotations:
         examples = _open(DataConfig(path, media, split), limit)
-        said = list(_all(predictor, examples, rerank))
+        said = list(_all(predictor, examples, rerank, glue_task(path)))
         if not said:
             raise ValueError(
                 f"{path} has nothing that a model of "
@@ -95,8 +96,9 @@ def _open(data: DataConfig, limit: int | None) -> Sequence[Example | TextExample
 
 def is_texts(data: DataConfig) -> bool:
     """Whether the data are texts with labels, without media."""
-    if is_prepared(data.path):
-        return Records(data.path, data.split).kind == "labelled_text"
+    path = prepared_folder(data.path, data.data_dir)
+    if is_prepared(path):
+        return open_records(path, data.split).kind == "labelled_text"
     try:
         with open(data.path, encoding="utf-8-sig") as file:
             first = json.loads(next((line for line in file if line.strip()), "{}"))
@@ -107,7 +109,7 @@ def is_texts(data: DataConfig) -> bool:
 
 
 def _all(
-    predictor: Predictor, examples: Sequence[Any], rerank: int
+    predictor: Predictor, examples: Sequence[Any], rerank: int, glue: str
 ) -> Iterator[Results]:
     """The results of all tasks that model and annotations know."""
     modules = set(predictor.model.modules)
@@ -115,7 +117,7 @@ def _all(
         from mplug2_jax.evaluation.texts import evaluate_texts
 
         if "classifier" in modules and "vision" not in modules:
-            yield evaluate_texts(predictor, examples)
+            yield evaluate_texts(predictor, examples, glue)
         return
     with contextlib.suppress(NothingToAskError):
         yield evaluate(predictor, examples)

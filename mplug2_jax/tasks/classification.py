@@ -5,11 +5,12 @@ of vision after the universal layers, of the text, or of the text fused with vis
 """
 
 import dataclasses
-from typing import ClassVar
+import functools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.models.vision import normalize_frames
@@ -181,3 +182,39 @@ def fused_class_tokens(
     tokens = model.fuse(vision, states, for_each(text.mask)).text[:, 0]
     tokens = tokens.reshape(groups, media, questions, -1)
     return jnp.moveaxis(tokens, 1, 2).reshape(groups * questions, -1)
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def text_scores(model: MPlug2, params: Any, text: Tokens) -> Float[Array, "R K"]:
+    """Scores of the classes of texts; in regression the number itself, K = 1."""
+
+    def run(model: MPlug2):
+        return model.classify(model.encode_text(text)[:, 0])
+
+    return model.apply({"params": params}, method=run)  # type: ignore[return-value]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "media"))
+def pair_scores(
+    model: MPlug2,
+    params: Any,
+    vision: Float[Array, "B*M N D"],
+    groups: Int[Array, "G"],
+    text: Tokens,
+    *,
+    media: int = 1,
+) -> Float[Array, "G*Q K"]:
+    """Scores of the classes of G groups of Q texts about media.
+
+    Args:
+      groups: which of the B media each group is about.
+      text: G * Q rows, those of a group consecutive.
+      media: M, the images that make up one medium.
+    """
+
+    def run(model: MPlug2):
+        its = vision.reshape(-1, media, *vision.shape[1:])[groups]
+        its = its.reshape(-1, *vision.shape[1:])  # G*M N D
+        return model.classify(fused_class_tokens(model, its, text, media))
+
+    return model.apply({"params": params}, method=run)  # type: ignore[return-value]

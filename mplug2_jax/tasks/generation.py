@@ -33,17 +33,21 @@ from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.question_answering import question_memory
 from mplug2_jax.types import Tokens
 
-TaskName = Literal["caption", "qa", "grounding"]
+TaskName = Literal["caption", "qa", "grounding", "pairs", "text_classification"]
 # Rows of the composition table.
 ROWS: dict[TaskName, str] = {
     "caption": "captioning",
     "qa": "question_answering",
     "grounding": "grounding",
+    "pairs": "pair_classification",
+    "text_classification": "text_classification",
 }
 DOES: dict[TaskName, str] = {
     "caption": "describe media",
     "qa": "answer questions",
     "grounding": "find what a phrase names",
+    "pairs": "classify texts about media",
+    "text_classification": "classify texts",
 }
 # Candidates are scored in blocks of about so many rows: each holds logits over the
 # vocabulary, and a cache.

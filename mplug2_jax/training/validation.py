@@ -16,22 +16,29 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mplug2_jax.checkpoint.load import Metadata, read_metadata, save_checkpoint
 from mplug2_jax.data.mixture import PartConfig, mixture_batches
-from mplug2_jax.data.opening import open_examples
+from mplug2_jax.data.opening import open_examples, open_text_examples
 from mplug2_jax.data.pipeline import all_images
+from mplug2_jax.data.tfds_sets import glue_task
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.evaluation.retrieval import retrieve
 from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.sharding.partition import on_mesh, process_part, shard_batch
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, RunConfig
+from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, TEXTS, RunConfig
 from mplug2_jax.training.step import TrainState
 
 # Without `best_by`, the mean of these, of those that the validation data give.
 SELECTED_BY = (
     *("vqa/accuracy", "qa/accuracy", "caption/cider", "caption/exact_match"),
     *("text_to_video/recall_1", "video_to_text/recall_1"),
-    "grounding/accuracy_50",
+    *("grounding/accuracy_50", "pairs/accuracy"),
+    # Of text classification the mean of what is measured, as GLUE takes it.
+    *(
+        f"text_classification/{name}"
+        for name in ("accuracy", "f1", "matthews", "pearson", "spearman")
+    ),
 )
 LOWER_IS_BETTER = ("loss", "rank")
 Evaluate = Callable[[TrainState, Callable[[], None]], dict[str, float]]
@@ -120,7 +127,9 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
     Each process does its share, on its first device; all call what is returned
     together.
     """
-    examples = open_examples(config.validation)[: config.eval_examples or None]
+    data = config.validation
+    opened: Any = open_text_examples if config.task == TEXTS else open_examples
+    examples = opened(data)[: config.eval_examples or None]
     rows = max(1, config.batch.batch_size // config.accumulation)
     predictor = Predictor(
         task.model, None, tokenizer, config.inputs, config.decoding, batch_size=rows
@@ -130,7 +139,10 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
         its = predictor.replace_params(on_one_device(weights_of(state)))
         if config.task == RETRIEVAL:
             return retrieve(its, examples, config.rerank, check=check)
-        results = evaluate(its, examples, progress=lambda done, total: check())
+        ask: Any = evaluate
+        if config.task == TEXTS:
+            ask = functools.partial(evaluate_texts, glue=glue_task(data.path))
+        results = ask(its, examples, progress=lambda done, total: check())
         return results.flat_metrics()
 
     return measure

@@ -155,7 +155,8 @@ def test_glue_is_prepared_by_tfds_and_read(task, downloads, tmp_path, capsys):
     data = DataConfig(f"tfds:glue/{task}", data_dir=str(tmp_path / "data"))
     examples = open_text_examples(data)
     assert examples[:2] == [TextExample("train/0", *train)]
-    assert (examples.glue, examples.counts) == (task, {"labels": 1})
+    assert tfds_sets.glue_task(folder) == tfds_sets.glue_task(data.path) == task
+    assert (examples.name, examples.counts) == (f"glue/{task}", {"labels": 1})
     matched = "_matched" if task == "mnli" else ""
     (its,) = open_text_examples(DataConfig(folder, split=f"validation{matched}"))
     assert (its.text, its.second, its.label) == validation
@@ -186,6 +187,18 @@ def test_splits_and_versions_are_found_and_named(downloads, tmp_path, capsys):
     assert "prepared before" in capsys.readouterr().out
     again = pickle.loads(pickle.dumps(open_text_examples(data)))
     assert list(again) == list(open_text_examples(data))
+
+
+def test_which_sets_are_of_glue():
+    names = ("tfds:glue/mnli_matched", "/data/glue/mnli/2.0.0/", "glue/mnli")
+    assert {tfds_sets.glue_task(name) for name in names} == {"mnli"}
+    for name in (
+        "tfds:cifar10",
+        "mine.jsonl",
+        "my_glue/rte",
+        "runs/glue/rte/all.jsonl",
+    ):
+        assert tfds_sets.glue_task(name) == ""
 
 
 def test_batches_of_glue_and_of_its_numbers(downloads, tmp_path):

@@ -1,0 +1,158 @@
+"""Text classification: the classes, or numbers, that a model gives to texts."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mplug2_jax.data.evaluation_batches import gather_by_id, windows
+from mplug2_jax.data.sources import TextExample
+from mplug2_jax.data.targets import LabelNumbers
+from mplug2_jax.evaluation.labels import (
+    accuracy,
+    f1,
+    pearson,
+    score_glue,
+    spearman,
+)
+from mplug2_jax.evaluation.results import Record, Results
+from mplug2_jax.prediction import classified
+from mplug2_jax.predictor import Predictor
+from mplug2_jax.text_classifier import TextClassifier
+
+TASK = "text_classification"
+
+
+def evaluate_texts(
+    predictor: Predictor,
+    examples: Sequence[TextExample],
+    glue: str = "",
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Results:
+    """Classifies texts and scores the classes; processes share the texts.
+
+    Args:
+      glue: the task of GLUE whose metrics count (`labels.GLUE`, and
+        `tfds_sets.glue_task`); "": see `score_texts`.
+      progress: called with the texts done, of all processes, and their number.
+
+    Raises:
+      ValueError: there are none, ids are not unique, or a label is none of the model's
+        classes.
+    """
+    start, classifier = time.monotonic(), TextClassifier(predictor)
+    examples = list(examples)
+    _check(examples, classifier.classes)
+    total, size = len(examples), predictor.batch_size
+    where = jax.process_index(), jax.process_count()
+    found: dict[str, Any] = {}
+    for number, step in enumerate(windows(total, size, *where), 1):
+        its = [examples[i] for i in step.examples]
+        if its:
+            scores = classifier.scores([(e.text, e.second) for e in its])
+            rows = zip(its, scores.tolist(), strict=True)
+            found |= {example.id: row for example, row in rows}
+        progress(min(number * size * where[1], total), total)
+    records = _records(examples, gather_by_id(found), classifier.classes)
+    metrics = score_texts(records, classifier.classes, glue)
+    return Results({TASK: metrics}, {TASK: records}, {}, time.monotonic() - start)
+
+
+def score_texts(
+    records: Sequence[Record], classes: Sequence[str], glue: str = ""
+) -> dict[str, Any]:
+    """Scores predicted classes, or in regression numbers.
+
+    Args:
+      classes: in the order of the scores; none in regression.
+      glue: a task of GLUE, which names its metrics.
+
+    Returns:
+      accuracy and n, with two classes f1 of the second one; in regression pearson,
+      spearman and n; of a task of GLUE what `score_glue` returns.
+    """
+    number = LabelNumbers(classes, regression=not classes)
+    said = number([record.prediction for record in records])
+    true = number([record.truth[0] for record in records])
+    if glue:
+        return score_glue(glue, said, true)
+    metrics = (accuracy, f1) if len(classes) == 2 else (accuracy,)
+    if not classes:
+        metrics = (pearson, spearman)
+    scores = {metric.__name__: metric(said, true) for metric in metrics}
+    return scores | {"n": len(records)}
+
+
+def class_record(
+    label: str,
+    scores: Float[np.ndarray, "K"] | Sequence[float],
+    classes: Sequence[str],
+    **named: Any,
+) -> Record:
+    """What scores say, beside the annotated label.
+
+    Args:
+      named: further fields of the record.
+
+    Raises:
+      ValueError: the label is none of the classes.
+    """
+    row = np.asarray(scores, np.float32)
+    (said,) = classified(row[None], classes)
+    if not classes:
+        return Record(prediction=said.text, truth=(label,), score=said.score, **named)
+    if label not in classes:
+        raise ValueError(_unknown(named["id"], label, classes))
+    own = row[list(classes).index(label)]
+    return Record(
+        prediction=said.text,
+        truth=(label,),
+        score=said.score,
+        rank=int((row > own).sum()),
+        **named,
+    )
+
+
+def _check(examples: Sequence[TextExample], classes: Sequence[str]) -> None:
+    """Before the work: what would spoil it at its end."""
+    if not examples:
+        raise ValueError("There are no texts to evaluate; check the annotations.")
+    seen = set()
+    for example in examples:
+        if example.id in seen:
+            raise ValueError(
+                f"Two texts have the id {example.id!r}; ids must be unique."
+            )
+        if classes and example.label not in classes:
+            raise ValueError(_unknown(example.id, example.label, classes))
+        seen.add(example.id)
+
+
+def _unknown(id_: str, label: str, classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    return (
+        f"{id_} has the label {label!r}, which is none of the model's {len(classes)} "
+        f"classes ({shown})."
+    )
+
+
+def _records(
+    examples: Sequence[TextExample],
+    scores: Mapping[str, Sequence[float]],
+    classes: Sequence[str],
+) -> tuple[Record, ...]:
+    return tuple(
+        class_record(
+            example.label,
+            scores[example.id],
+            classes,
+            id=example.id,
+            question=" / ".join(filter(None, (example.text, example.second))),
+            example=example.id,
+        )
+        for example in examples
+    )

@@ -1,0 +1,235 @@
+"""Classes of texts and of texts about media: against passes made by hand."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+from PIL import Image
+
+from mplug2_jax.batching import joined
+from mplug2_jax.data.sources import Example, Label, read_jsonl
+from mplug2_jax.data.video import Media
+from mplug2_jax.evaluation.pairs import score_pairs
+from mplug2_jax.evaluation.results import Record
+from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.models.mplug2 import MODULES, MPlug2
+from mplug2_jax.predictor import Predictor
+from mplug2_jax.tasks.base import COMPOSITION
+from mplug2_jax.tasks.classification import PairClassification, TextClassification
+from mplug2_jax.text_classifier import PairClassifier, TextClassifier
+from mplug2_jax.types import MultimodalBatch
+
+CLASSES = ("contradiction", "entailment", "neutral")
+INPUTS = dataclasses.replace(small.INPUTS, text_length=8, classes=CLASSES)
+TEXTS = ["w5 w9", "w31", "w77 w8 w2"]
+
+
+def config(media=1, classes=3):
+    heads = {"num_classes": classes, "num_media": media}
+    return goldens.config("base").replace(classifier=heads)
+
+
+@functools.cache
+def params(media=1, classes=3):
+    """The golden weights, and a head drawn at random."""
+    rng, width = np.random.default_rng(0), config().text.width
+    kernel = 0.05 * rng.normal(size=(media * width, classes)).astype(np.float32)
+    head = {"kernel": kernel, "bias": np.arange(classes, dtype=np.float32) / 8}
+    return small.params() | {"classifier": jax.tree.map(jnp.asarray, head)}
+
+
+def predictor(row, media=1, classes=CLASSES, batch_size=2):
+    modules = COMPOSITION[row].modules
+    count = max(1, len(classes))
+    its = {k: v for k, v in params(media, count).items() if k in modules}
+    model = MPlug2(config(media, count), modules)
+    inputs = dataclasses.replace(INPUTS, classes=classes)
+    return Predictor(model, its, small.tokenizer(), inputs, batch_size=batch_size)
+
+
+def by_hand(run, media=1):
+    """`run` of a bound model."""
+    model = MPlug2(config(media), (*MODULES, "classifier"))
+    return jax.jit(lambda its: model.apply({"params": its}, method=run))(params(media))
+
+
+def images(count):
+    rng = np.random.default_rng(3)
+    return rng.integers(0, 256, (count, small.SIZE, small.SIZE, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pair_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for number, pixels in enumerate(images(4)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_texts_are_classified_by_their_class_token():
+    classifier = TextClassifier(predictor("text_classification"))
+    pairs = [("w5 w9", ""), ("w5", "w9"), ("w31", "w2 w8")]
+    tokens = INPUTS.text_pairs(small.tokenizer(), pairs)
+
+    def run(model):
+        states = model.encode_text(tokens)
+        return states[:, 0] @ params()["classifier"]["kernel"] + jnp.arange(3) / 8
+
+    expected = by_hand(run)
+    np.testing.assert_allclose(classifier.scores(pairs), expected, atol=1e-4)
+    said = classifier.classify("w5", "w9", top_k=3)
+    shares = jax.nn.softmax(expected[1])
+    order = np.argsort(-shares)
+    assert [h.text for h in said.hypotheses] == [CLASSES[i] for i in order]
+    found = [h.score for h in said.hypotheses]
+    np.testing.assert_allclose(found, shares[order], atol=1e-5)
+    batch = MultimodalBatch(text=tokens, label=jnp.array([1, -1, 2]), is_video=False)
+    task = TextClassification(config())
+    its = predictor("text_classification").params
+    loss, output = jax.jit(task.loss)(its, batch)
+    log_p = jax.nn.log_softmax(expected)
+    assert float(loss) == pytest.approx(float(-(log_p[0, 1] + log_p[2, 2]) / 2), 1e-4)
+    hits = (expected[0].argmax() == 1) + (expected[2].argmax() == 2)
+    assert float(output.metrics["class_accuracy"]) == hits / 2
+
+
+def test_a_number_is_what_regression_says():
+    classifier = TextClassifier(predictor("text_classification", classes=()))
+    (score,) = classifier.scores([("w5", "w9")])
+    said = classifier.classify("w5", "w9")
+    assert said.score == float(said.text) == pytest.approx(float(score[0]))
+
+
+def test_the_longer_text_is_cut():
+    words = [f"w{i}" for i in range(20, 40)]
+    tokenizer, length = small.tokenizer(), INPUTS.text_length
+
+    def row(first, second):
+        pair = " ".join(words[:first]), " ".join(words[10 : 10 + second])
+        tokens = INPUTS.text_pairs(tokenizer, [pair])
+        return tokens.values[0, : int(tokens.mask.sum())].tolist()
+
+    start, end = tokenizer.start_id, tokenizer.end_id
+    a, b = list(range(20, 30)), list(range(30, 40))
+    assert row(3, 0) == [start, *a[:3]]  # no second text, no end
+    assert row(2, 2) == [start, *a[:2], end, *b[:2]]
+    assert row(1, 9) == [start, a[0], end, *b[:5]]
+    assert row(9, 1) == [start, *a[:5], end, b[0]]
+    assert row(9, 9) == [start, *a[:3], end, *b[:3]]
+    assert len(row(9, 9)) == length
+
+
+def test_two_images_are_two_fused_passes(pair_files):
+    files = [str(pair_files / f"{number}.png") for number in range(2)]
+    classifier = PairClassifier(predictor("pair_classification", media=2))
+    found = classifier.classify(files, TEXTS, top_k=3)
+    tokens = INPUTS.text_pairs(small.tokenizer(), [(text, "") for text in TEXTS])
+    frames = images(2)[:, None]  # as they were read: nothing is resized
+
+    def run(model):
+        states = model.encode_text(tokens)
+        vision = model.encode_vision(frames, False).embeds
+        fused = [
+            model.fuse(vision[i : i + 1], states, tokens.mask).text[:, 0]
+            for i in range(2)
+        ]
+        return model.classify(jnp.concatenate(fused, axis=1))
+
+    expected = by_hand(run, 2)
+    for prediction, row in zip(found, jax.nn.softmax(expected), strict=True):
+        scores = {h.text: h.score for h in prediction.hypotheses}
+        np.testing.assert_allclose([scores[c] for c in CLASSES], row, atol=1e-4)
+    swapped = classifier.classify(files[::-1], TEXTS[:1], top_k=3)[0]
+    assert swapped.score != pytest.approx(found[0].score, abs=1e-3)
+    task = PairClassification(config(2))
+    its = classifier.predictor.params
+    batch = MultimodalBatch(
+        frames[:, 0][None], text=tokens, label=jnp.array([0, 2, 1]), is_video=False
+    )
+    loss, _ = jax.jit(task.loss)(its, batch)
+    picked = jax.nn.log_softmax(expected)[jnp.arange(3), jnp.array([0, 2, 1])]
+    assert float(loss) == pytest.approx(float(-picked.mean()), rel=1e-4)
+
+
+def lines(folder, name, records):
+    path = folder / name
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_examples_are_evaluated_as_they_are_classified(pair_files):
+    """Three examples in windows of two; NLVR2's ids give consistency."""
+    its = predictor("pair_classification", media=2)
+    classifier = PairClassifier(its)
+    records = []
+    for number, names in enumerate((["0", "1"], ["2", "3"], ["1", "3"])):
+        paths = [str(pair_files / f"{name}.png") for name in names]
+        said = [p.text for p in classifier.classify(paths, TEXTS)]
+        if number == 2:  # one sentence is wrong about one of its pairs
+            said[0] = next(c for c in CLASSES if c != said[0])
+        labels = [
+            {"text": text, "label": label, "id": f"dev-7-{number}-{sentence}"}
+            for sentence, (text, label) in enumerate(zip(TEXTS, said, strict=True))
+        ]
+        names = [f"{name}.png" for name in names]
+        records.append({"images": names, "id": f"dev-7-{number}", "labels": labels})
+    examples = read_jsonl(lines(pair_files, "dev.jsonl", records))
+    results = evaluate(its, examples)
+    scores = results.metrics["pairs"]
+    assert scores["n"] == 9 and scores["accuracy"] == pytest.approx(8 / 9)
+    assert scores["consistency"] == pytest.approx(2 / 3)
+    said = results.records["pairs"]
+    assert [r.id for r in said[:2]] == ["dev-7-0-0", "dev-7-0-1"]
+    assert said[1].question == TEXTS[1] and said[1].example == "dev-7-0"
+    assert [r.rank == 0 for r in said] == [r.prediction == r.truth[0] for r in said]
+    assert "consistency" not in score_pairs([Record("a", "x", ("x",), 1.0)])
+
+
+def test_clips_have_pairs_too(tmp_path):
+    """One medium with several texts, the rows of which share it."""
+    (clip,) = small.write_clips(tmp_path, 1)
+    its = predictor("pair_classification")
+    said = PairClassifier(its).classify(clip, TEXTS)
+    labels = tuple(
+        Label(prediction.text, text)
+        for prediction, text in zip(said, TEXTS, strict=True)
+    )
+    scores = evaluate(its, [Example("a", Path(clip), labels=labels)], ["pairs"])
+    assert scores.metrics["pairs"] == {"accuracy": 1.0, "n": 3}
+
+
+def test_what_does_not_fit_is_named(pair_files, tmp_path):
+    its = predictor("pair_classification", media=2)
+    file = pair_files / "0.png"
+    with pytest.raises(ValueError, match="about 1 media together; .* trained on 2"):
+        PairClassifier(its).classify(str(file), TEXTS)
+    with pytest.raises(ValueError, match="A text is empty"):
+        PairClassifier(its).classify([str(file)] * 2, ["w1", " "])
+    example = Example("x", file, labels=(Label("yes", "w1"),), others=(file,))
+    with pytest.raises(ValueError, match="x: the label|x has the label 'yes', which"):
+        evaluate(its, [example])
+    with pytest.raises(ValueError, match="None of the 1 examples has texts with labe"):
+        evaluate(its, [Example("x", file)], ["pairs"])
+    video = Media(np.zeros((2, 8, 8, 3), np.uint8), image=False)
+    with pytest.raises(ValueError, match="One of several media is a video"):
+        joined([video, video])
+    with pytest.raises(ValueError, match="cannot classify texts: it has no"):
+        TextClassifier(small.predictor())
+    texts = predictor("text_classification")
+    longer = dataclasses.replace(
+        texts, inputs=dataclasses.replace(INPUTS, text_length=4096)
+    )
+    with pytest.raises(ValueError, match="4096 tokens do not fit the model's"):
+        TextClassifier(longer)
+    fewer = dataclasses.replace(INPUTS, classes=CLASSES[:2])
+    with pytest.raises(ValueError, match="scores 3 classes, inputs.classes names 2"):
+        TextClassifier(dataclasses.replace(texts, inputs=fewer))
+    with pytest.raises(ValueError, match="top_k=4 classes were asked for"):
+        TextClassifier(texts).classify("w1", top_k=4)
