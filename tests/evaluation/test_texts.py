@@ -1,0 +1,146 @@
+"""Texts classified and scored; a run that learns entailment, and its evaluation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mplug2_jax.cli.main import main
+from mplug2_jax.data import shape_tasks, shapes
+from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.opening import DataConfig
+from mplug2_jax.data.sources import read_text_jsonl
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.evaluation.results import Record
+from mplug2_jax.evaluation.texts import class_record, evaluate_texts, score_texts
+from mplug2_jax.models.config import tiny
+from mplug2_jax.text_classifier import TextClassifier
+from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.loop import train
+from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.validation import score_of
+
+CLASSES = ("entailment", "not_entailment")
+SMALL = tiny().replace(
+    text={
+        "width": 32,
+        "num_heads": 2,
+        "num_layers": 2,
+        "mlp_dim": 64,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    },
+    vision={"width": 32, "num_heads": 2, "num_layers": 1, "mlp_dim": 64},
+    universal={"num_layers": 1, "num_latents": 4},
+)
+
+
+def records(said, true):
+    pairs = zip(said, true, strict=True)
+    return [Record(str(i), p, (t,), 1.0) for i, (p, t) in enumerate(pairs)]
+
+
+def test_scores_are_those_of_scikit_learn():
+    official = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    true = rng.integers(2, size=60)
+    said = np.where(rng.random(60) < 0.7, true, 1 - true)
+    given = records(*([CLASSES[i] for i in its] for its in (said, true)))
+    scores = score_texts(given, CLASSES)
+    assert scores == {
+        "accuracy": pytest.approx(official.accuracy_score(true, said)),
+        "f1": pytest.approx(official.f1_score(true, said)),
+        "n": 60,
+    }
+    assert score_texts(given, CLASSES, "rte") == {
+        name: scores[name] for name in ("accuracy", "n")
+    }
+    found = score_texts(given, CLASSES, "cola")["matthews"]
+    assert found == pytest.approx(official.matthews_corrcoef(true, said))
+    three = ("a", "b", "c")
+    assert score_texts(records("abca", "abba"), three) == {"accuracy": 0.75, "n": 4}
+    numbers = score_texts(records(["1.5", "2", "4"], ["1", "2.5", "5"]), ())
+    assert set(numbers) == {"pearson", "spearman", "n"}
+    assert numbers["spearman"] == pytest.approx(1)
+    flat = {f"text_classification/{k}": v for k, v in scores.items()}
+    assert score_of(flat) == pytest.approx((scores["accuracy"] + scores["f1"]) / 2)
+
+
+def test_a_record_has_the_rank_of_the_true_class():
+    record = class_record("b", [0.5, 0.25, 2.0], ("a", "b", "c"), id="x")
+    assert (record.prediction, record.truth, record.rank) == ("c", ("b",), 2)
+    shares = np.exp([0.5, 0.25, 2.0])
+    assert record.score == pytest.approx(shares[2] / shares.sum())
+    number = class_record("2.5", [1.25], (), id="x")
+    assert (number.prediction, number.score, number.rank) == ("1.25", 1.25, None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run on captions, each with a statement that follows and one that does not."""
+    folder = tmp_path_factory.mktemp("entailment")
+    lines = []
+    for index in range(6):
+        scene = shapes.make_scene(shapes.scene_rng("train", 0, index))
+        for said in shape_tasks.statements(scene, np.random.default_rng(index)):
+            line = {"text": shapes.caption(scene), "second": said.text}
+            lines.append(json.dumps(line | {"label": said.label}))
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+    words = WordPieceTokenizer.from_words(shapes.vocabulary())
+    words.save(folder / "tokenizer")
+    data = DataConfig(str(folder / "pairs.jsonl"))
+    config = RunConfig(
+        "text_classification",
+        SMALL,
+        data,
+        data,  # only whether it learns is asked
+        vocab=str(folder / "tokenizer"),
+        inputs=InputConfig(text_length=32, num_frames=1),
+        batch=BatchConfig(12),
+        optimizer=OptimizerConfig(5e-3, 5e-3, schedule="constant", clip_norm=1.0),
+        devices=1,
+        steps=150,
+        log_every=50,
+    )
+    return folder, train(config, folder / "run")
+
+
+def test_a_run_learns_what_follows(finished, capsys):
+    folder, metrics = finished
+    assert metrics["text_classification/accuracy"] >= 10 / 12  # chance: 1 / 2
+    assert metrics["text_classification/n"] == 12
+    annotations = folder / "pairs.jsonl"
+    common = ["--checkpoint", str(folder / "run"), "--annotations", str(annotations)]
+    assert main(["evaluate", *common, "--output", str(folder / "out.json")]) == 0
+    shown = capsys.readouterr().out
+    share = 100 * metrics["text_classification/accuracy"]
+    assert f"{share:.2f}" in shown and "text_classification/f1" in shown
+    written = json.loads((folder / "out.json").read_text())["records"]
+    classifier = TextClassifier.from_checkpoint(folder / "run", batch_size=12)
+    assert classifier.classes == CLASSES
+    examples = read_text_jsonl(annotations)
+    results = evaluate_texts(classifier.predictor, examples)
+    said = [record.prediction for record in results.records["text_classification"]]
+    assert said == [r["prediction"] for r in written["text_classification"]]
+    first = classifier.classify(examples[0].text, examples[0].second)
+    assert first.text == said[0] and first.score >= 0.5
+
+
+def test_bad_annotations_are_named(finished, capsys):
+    folder, _ = finished
+    bad = folder / "bad.jsonl"
+
+    def error(*lines, task="all"):
+        bad.write_text("\n".join(map(json.dumps, lines)))
+        common = ["--checkpoint", str(folder / "run"), "--annotations", str(bad)]
+        assert main(["evaluate", *common, "--task", task]) == 2
+        return capsys.readouterr().err
+
+    good = {"text": "a", "label": "entailment", "id": "1"}
+    assert "'1'; ids must be unique" in error(good, good)
+    text = error(good, {"text": "a", "label": "maybe", "id": "2"})
+    assert "2 has the label 'maybe', which is none of the model's 2 classes" in text
+    assert "bad.jsonl, line 2: a text without its label" in error(good, {"text": "b"})
+    assert "line 2: text must be a text" in error(good, {"text": "", "label": "a"})
+    assert "and --task is qa; leave it out" in error(good, task="qa")
