@@ -47,16 +47,18 @@ class Encoded:
     """Visual embeddings of one device batch, whose last rows may be padding.
 
     Attributes:
-      vision: on the device; M consecutive rows for each medium.
+      vision: on the device; M consecutive rows for each medium, or view of one.
       indices: places of the media in the list that was encoded.
       numbers: which random streams belong to the media.
       media: M, 1 but for images that belong together.
+      views: V, how often each medium is there.
     """
 
-    vision: Float[Array, "B*M N D"]
+    vision: Float[Array, "B*V*M N D"]
     indices: tuple[int, ...]
     numbers: tuple[int, ...]
     media: int = 1
+    views: int = 1
 
 
 def as_medium(item: Media | Shaped[np.ndarray, "..."], size: int) -> Media:
@@ -88,12 +90,14 @@ def joined(images: Sequence[Media]) -> Media:
     """Images that belong together as one medium, T of them.
 
     Raises:
-      ValueError: one of several is a video.
+      ValueError: one of several is a video, or has several views.
     """
     if len(images) == 1:
         return images[0]
     if not all(its.image for its in images):
         raise ValueError("One of several media is a video; only images join.")
+    if any(its.views > 1 for its in images):
+        raise ValueError("Images that belong together have one view each.")
     return Media(np.concatenate([its.frames for its in images]), image=True)
 
 
@@ -101,7 +105,8 @@ def by_kind(media: Sequence[Media]) -> list[list[int]]:
     """Places of the media that can be stacked, kind by kind."""
     kinds: dict[tuple, list[int]] = {}
     for index, medium in enumerate(media):
-        kind = (medium.image, medium.frames.shape, medium.frames.dtype)
+        frames = medium.frames
+        kind = (medium.image, medium.views, frames.shape, frames.dtype)
         kinds.setdefault(kind, []).append(index)
     return list(kinds.values())
 

@@ -267,18 +267,19 @@ class Predictor:
         """
         encoded = []
         for places in by_kind(media):
-            image = media[places[0]].image
+            image, views = media[places[0]].image, media[places[0]].views
             for batch in batched(places, shapes.media):
                 rows = padded(batch, shapes.media)
                 frames = np.stack([media[index].frames for index in rows])
-                together = frames.shape[1] if image else 1
-                if together > 1:  # B M H W 3 -> B*M 1 H W 3
-                    frames = frames.reshape(-1, 1, *frames.shape[2:])
+                length = 1 if image else frames.shape[1] // views
+                together = frames.shape[1] // (views * length)
+                if views * together > 1:  # B V*M*T H W 3 -> B*V*M T H W 3
+                    frames = frames.reshape(-1, length, *frames.shape[2:])
                 vision = generation.encode(
                     self.model, self.params, frames, is_video=not image
                 )
                 numbers = tuple(first_number + index for index in batch)
-                encoded.append(Encoded(vision, tuple(batch), numbers, together))
+                encoded.append(Encoded(vision, tuple(batch), numbers, together, views))
         return encoded
 
     def caption_media(

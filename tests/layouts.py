@@ -253,6 +253,28 @@ NLVR2 = {
     "dev": [true_of("dev-2-3", "False")],
     "test1": [true_of("test1-0-1", "True")],
 }
+KINETICS = [
+    {"label": label, "youtube_id": name, "time_start": str(start)}
+    | {"time_end": str(start + 10), "split": "train"}
+    for label, name, start in (
+        ("riding a bike", "-3B32lodo2M", 59),
+        ("air drumming", "a_b", 0),
+        ("air drumming", "vanished", 3),
+    )
+]
+KINETICS_CLASSES = {
+    "-3B32lodo2M_000059_000069": ("riding a bike",),
+    "a_b_000000_000010": ("air drumming",),
+}
+SSV2 = [
+    {"id": str(n), "label": f"putting {a} on {b}", "placeholders": [a, b]}
+    | {"template": "Putting [something] on [something soft]"}
+    for n, a, b in ((7, "a cup", "a cloth"), (19, "a pen", "a pillow"))
+]
+SSV2_CLASSES = {
+    "7": ("Putting something on something soft",),
+    "19": ("Putting something on something soft",),
+}
 
 # By data set and layout: the files, and by split each example's captions, questions
 # or regions.
@@ -505,6 +527,39 @@ LAYOUTS = {
             },
             "validation": {"dev-2-3": [("False", "both 0.", "dev-2-3-0")]},
             "test": {"test1-0-1": [("True", "both 0.", "test1-0-1-0")]},
+        },
+    ),
+    **{
+        f"kinetics{classes}": (
+            {
+                "train.csv": table(KINETICS),
+                "annotations/validate.csv": table(KINETICS[:1]),
+                "test.csv": table([{**KINETICS[0], "label": ""}]),
+            }
+            | media(
+                "train/riding a bike/-3B32lodo2M_000059_000069.mp4",
+                "train/a_b.mp4" if classes == 600 else "train/a_b_000000_000010.mp4",
+                "val/-3B32lodo2M_000059_000069.mp4",
+            ),
+            {
+                "train": KINETICS_CLASSES,
+                "validation": dict([*KINETICS_CLASSES.items()][:1]),
+            },
+        )
+        for classes in (400, 600, 700)
+    },
+    "ssv2": (
+        {
+            "labels/labels.json": {"Putting something on something soft": "0"},
+            "labels/train.json": SSV2,
+            "labels/validation.json": SSV2[:1],
+            "labels/test-answers.csv": "19;Putting something on something soft\n",
+        }
+        | media(*(f"20bn-something-something-v2/{n}.mp4" for n in (7, 19))),
+        {
+            "train": SSV2_CLASSES,
+            "validation": dict([*SSV2_CLASSES.items()][:1]),
+            "test": dict([*SSV2_CLASSES.items()][1:]),
         },
     ),
 }

@@ -20,7 +20,9 @@ which needs pretraining's heads: recall among the first 1, 5 and 10 and median r
 texts looking for their videos and the other way. With --dual-softmax, also what
 contrast finds when a candidate's share of all queries counts (arXiv 2109.04290), which
 nobody who asks one question can know. Shares are printed times 100, as papers have
-them. Texts with labels: accuracy, or
+them. Media with labels: accuracy and top_5, of a classifier's checkpoint (averaged over
+--clips and --crops), or zero-shot by prompts (--task zero_shot_classification, with
+--classes and --template as `mplug2 classify` has them). Texts with labels: accuracy, or
 the metrics of their task of GLUE (--annotations data/glue/rte/2.0.0 --split
 validation). Media that cannot be read are reported and count nowhere; the exit
 status is then 1, unless --max-bad-share allows them.
@@ -67,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=(
             *("caption", "qa", "grounding", "pairs", "text_classification"),
-            *("retrieval", "all"),
+            *("classification", "zero_shot_classification", "retrieval", "all"),
         ),
         default="all",
         help="all (default): captions, answers and boxes that annotations and "
@@ -127,6 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every task that the checkpoint can do, on all the annotations: a table "
         "(results.md, results.json) and report.html in the folder --output",
     )
+    options.add_class_arguments(parser)
     options.add_decoding_arguments(parser)
 
 
@@ -154,7 +157,15 @@ def run(args: argparse.Namespace) -> int:
     data = DataConfig(args.annotations[0], args.media_dir or "", args.split)
     if is_texts(data):
         return _labelled_texts(args, data)
-    examples = open_examples(data, args.max_bad_share)[: args.limit]
+    examples = open_examples(data, args.max_bad_share)
+    classes = () if isinstance(examples, list) else getattr(examples, "classes", ())
+    examples = examples[: args.limit]
+    if args.task == "zero_shot_classification":
+        return _prompts(args, examples, classes)
+    if args.classes or args.template:
+        raise ValueError(
+            "--classes and --template need --task zero_shot_classification."
+        )
     return (
         _retrieval(args, examples)
         if args.task == "retrieval"
@@ -202,6 +213,8 @@ def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         meteor=not args.no_meteor,
         unscored=bool(args.predictions),
         single_frame=args.single_frame,
+        views=options.views_of(args),
+        max_bad_share=args.max_bad_share,
         progress=Progress(sys.stderr),
     )
     if results.metrics:
@@ -223,6 +236,29 @@ def _write_predictions(args: argparse.Namespace, records: "Sequence[Record]") ->
     with staged(Path(args.predictions), overwrite=True) as partial:
         partial.write_text(json.dumps(said) + "\n")
     print(f"{len(said)} predictions are in {args.predictions}")
+
+
+def _prompts(
+    args: argparse.Namespace, examples: "Sequence[Example]", classes: "Sequence[str]"
+) -> int:
+    """Zero-shot classification, among --classes, else those of the data."""
+    from mplug2_jax.data.sources import labels_of
+    from mplug2_jax.evaluation.runner import evaluate_prompts
+
+    classes = classes or sorted({x for e in examples for x in labels_of(e, False)})
+    classifier = options.load_prompt_classifier(args, classes)
+    results = evaluate_prompts(
+        classifier,
+        examples,
+        max_bad_share=args.max_bad_share,
+        progress=Progress(sys.stderr),
+    )
+    print(table(results.flat_metrics()))
+    if args.output:
+        _write(Path(args.output), args, classifier.predictor, results.to_dict())
+    for name, reason in results.skipped.items():
+        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
+    return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
 
 
 def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:

@@ -40,11 +40,13 @@ IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 class Media:
     """Frames of a file and whether it is a still image (then T = 1).
 
-    Of several images that belong together T is their number.
+    Of several images that belong together T is their number; of several views of one
+    medium (`data/views.py`) the frames of all stand one after the other.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
     image: bool
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,20 @@ class _Index:
 
 
 def sample_indices(
-    count: int, num_frames: int, rng: np.random.Generator | None = None
-) -> Int[np.ndarray, "T"]:
+    count: int,
+    num_frames: int,
+    rng: np.random.Generator | None = None,
+    clips: int = 1,
+) -> Int[np.ndarray, "C*T"]:
     """Places of `num_frames` frames in a clip of `count`.
 
     The clip is cut into equal intervals at the integer parts of linspace(0, n, T + 1).
     With `rng` a random frame of each is taken (training), without the middle one; a
     clip of fewer frames gives all of them and repeats the last.
+
+    Args:
+      clips: C, without `rng`: so many times T frames, one clip after the other, which
+        divide every interval evenly between them.
 
     Raises:
       ValueError: `count` or `num_frames` is not positive.
@@ -84,8 +93,12 @@ def sample_indices(
     parts = min(count, num_frames)
     bounds = np.linspace(0, count, parts + 1).astype(int)
     low, high = bounds[:-1], bounds[1:]
-    chosen = (low + high - 1) // 2 if rng is None else rng.integers(low, high)
-    return np.pad(chosen, (0, num_frames - parts), mode="edge")
+    if rng is None:  # the middles of the shares; of one clip, of the interval
+        odd = 2 * np.arange(clips)[:, None] + 1
+        chosen = low + ((high - low) * odd - 1) // (2 * clips)  # C T
+    else:
+        chosen = rng.integers(low, high)[None]
+    return np.pad(chosen, ((0, 0), (0, num_frames - parts)), mode="edge").reshape(-1)
 
 
 def read_media(
@@ -110,6 +123,7 @@ def read_video(
     rng: np.random.Generator | None = None,
     start: float | None = None,
     end: float | None = None,
+    clips: int = 1,
 ) -> Frames:
     """Reads `num_frames` frames spread over a video or over a segment of it.
 
@@ -121,6 +135,7 @@ def read_video(
       rng: chooses random frames (training); None takes the middle of each interval.
       start: beginning of the segment, seconds after the first frame.
       end: end of the segment, exclusive.
+      clips: so many times `num_frames` frames, see `sample_indices`.
 
     Raises:
       MediaError: not a video, damaged, cut off, or the segment lies outside.
@@ -130,13 +145,13 @@ def read_video(
     if (missing := missing_bytes(path)) > 0:
         raise MediaError(f"{path} is cut off ({missing} bytes missing): fetch it again")
     index = _index_packets(path)
-    wanted = _choose(path, index, num_frames, rng, start, end)
+    wanted = _choose(path, index, num_frames, rng, start, end, clips)
     frames = _decode_by_time(path, index, wanted) if index.pts else None
     if frames is None:
         frames, count = _decode_by_count(path, wanted)
         if count != index.count:  # the first guess counted packets
             index = _Index((), {}, np.arange(count) * index.step)
-            wanted = _choose(path, index, num_frames, rng, start, end)
+            wanted = _choose(path, index, num_frames, rng, start, end, clips)
             frames, _ = _decode_by_count(path, wanted)
     shape = next(iter(frames.values())).shape[:2] if size is None else (size, size)
     resized = {i: resize(frame[None], shape)[0] for i, frame in frames.items()}
@@ -167,7 +182,8 @@ def _choose(
     rng: np.random.Generator | None,
     start: float | None,
     end: float | None,
-) -> Int[np.ndarray, "T"]:
+    clips: int = 1,
+) -> Int[np.ndarray, "C*T"]:
     """Places, in the whole video, of the frames wanted of a segment."""
     low, high, times = 0, index.count, index.times
     tolerance, seconds = 1e-3 * index.step, times[-1] + index.step
@@ -179,7 +195,7 @@ def _choose(
         if end <= (start or 0.0):
             raise MediaError(f"{path}: segment ends ({end} s) before it starts")
         high = max(low + 1, int(np.searchsorted(times, end - tolerance, "left")))
-    return low + sample_indices(high - low, num_frames, rng)
+    return low + sample_indices(high - low, num_frames, rng, clips)
 
 
 @contextmanager

@@ -43,6 +43,14 @@ class Asker(abc.ABC):
         """Whether what is asked are texts, rows of which share a device call."""
         return True
 
+    def unusable(self, examples: Sequence[Example]) -> dict[str, str]:
+        """Why some of the examples cannot be scored, by their id; they are left out.
+
+        Raises:
+          ValueError: there are too many of them.
+        """
+        return {}
+
     @abc.abstractmethod
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes

@@ -20,6 +20,7 @@ class Record:
       votes: answers of several people to a question, each as often as it was given.
       box, true_box: x0, y0, x1, y1 as shares of the image, of a phrase.
       rank: of the true class among all by their scores, from 0.
+      true_score: of a class, the true one's probability.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Record:
     box: tuple[float, ...] = ()
     true_box: tuple[float, ...] = ()
     rank: int | None = None
+    true_score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

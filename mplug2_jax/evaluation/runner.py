@@ -17,12 +17,19 @@ import numpy as np
 from absl import logging
 
 from mplug2_jax.batching import Shapes, joined
+from mplug2_jax.classifier import Classifier, MediaClassifier, PromptClassifier
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import read_ahead
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
+from mplug2_jax.data.views import Views
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
+from mplug2_jax.evaluation.classification import (
+    MAX_BAD_SHARE,
+    ClassAsker,
+    PromptAsker,
+)
 from mplug2_jax.evaluation.grounding import BoxAsker
 from mplug2_jax.evaluation.pairs import PairAsker
 from mplug2_jax.evaluation.results import Record, Results
@@ -30,6 +37,7 @@ from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
 
 Found = dict[str, Any]
+Encoder = Predictor | MediaClassifier  # what reads media and encodes them
 READ_TIMEOUT = 300.0  # seconds; a medium that takes longer is left out
 
 
@@ -47,6 +55,8 @@ def evaluate(
     meteor: bool = False,
     unscored: bool = False,
     single_frame: bool = False,
+    views: Views = Views(),
+    max_bad_share: float = MAX_BAD_SHARE,
     read: Callable[[Example], Media] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -60,6 +70,8 @@ def evaluate(
       meteor: see `score_captions`.
       unscored: asks also what the annotations know no answer to; it counts nowhere.
       single_frame: shows each video's middle frame only, as often as it has frames.
+      views: of each medium, of classification.
+      max_bad_share: of the labels of media, which may be none of the classes.
       read: reads an example's medium; by default from its file.
       workers: threads that read.
       progress: called with the examples done, of all processes, and their number.
@@ -67,25 +79,84 @@ def evaluate(
     Raises:
       ValueError: there is nothing to do, ids are not unique, or no medium is usable.
     """
-    start = time.monotonic()
     if batch_size is not None:
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
     make: dict[TaskName, Callable[[], Asker]] = {
         "caption": lambda: CaptionAsker(predictor, meteor, unscored),
         "qa": lambda: AnswerAsker(predictor, candidates, unscored),
         "grounding": lambda: BoxAsker(predictor),
+        "classification": lambda: ClassAsker(
+            Classifier(predictor, views), max_bad_share
+        ),
         "pairs": lambda: PairAsker(predictor),
     }
     askers = _askers(predictor, examples, tasks, make)
-    job = _Job.of(predictor, examples, askers)
-    read = read or functools.partial(read_whole, predictor)
+    encoder: Encoder = predictor
+    if not views.single:
+        _check_views(askers, single_frame)
+        encoder = Classifier(predictor, views)
+    return run_askers(
+        encoder,
+        examples,
+        askers,
+        single_frame=single_frame,
+        read=read,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def evaluate_prompts(
+    classifier: PromptClassifier,
+    examples: Sequence[Example],
+    *,
+    max_bad_share: float = MAX_BAD_SHARE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Results:
+    """Zero-shot classification of all examples with labels, scored.
+
+    Raises: as `evaluate`.
+    """
+    asker = PromptAsker(classifier, max_bad_share)
+    if not any(map(asker.count, examples)):
+        raise ValueError(f"None of the {len(examples)} examples has {asker.annotated}.")
+    return run_askers(classifier, examples, [asker], progress=progress)
+
+
+def _check_views(askers: Sequence[Asker], single_frame: bool) -> None:
+    others = [a.task for a in askers if not isinstance(a, ClassAsker)]
+    if others or single_frame:
+        what = "a single frame" if single_frame else ", ".join(others)
+        raise ValueError(
+            f"Several clips or crops are for the classes of media, not for {what}; "
+            "leave them out, or choose the task classification."
+        )
+
+
+def run_askers(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    askers: Sequence[Asker],
+    *,
+    single_frame: bool = False,
+    read: Callable[[Example], Media] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Results:
+    """What askers get to know of examples, read and encoded once for all of them.
+
+    See `evaluate`.
+    """
+    start = time.monotonic()
+    job = _Job.of(encoder, examples, askers)
+    read = read or functools.partial(read_whole, encoder)
     read = functools.partial(within, READ_TIMEOUT, read)
     where = jax.process_index(), jax.process_count()
     mine = job.run(read, where, single_frame, workers, progress)
     return job.results(gather_by_id(mine), time.monotonic() - start)
 
 
-def read_whole(predictor: Predictor, example: Example) -> Media:
+def read_whole(predictor: Encoder, example: Example) -> Media:
     """An example's medium, or all its images as one.
 
     Raises: as `Predictor.read`; ValueError if there is a video among several.
@@ -102,21 +173,24 @@ class _Job:
     task, or why it was "skipped".
     """
 
-    predictor: Predictor
+    predictor: Encoder
     examples: list[Example]
     askers: Sequence[Asker]
     shapes: Shapes
+    unusable: Mapping[str, str]
 
     @classmethod
     def of(cls, predictor, examples, askers: Sequence[Asker]) -> "_Job":
         chosen = [e for e in examples if any(asker.count(e) for asker in askers)]
+        unusable = _unusable(askers, chosen)
+        chosen = [example for example in chosen if example.id not in unusable]
         ids = [example.id for example in chosen]
         if len(set(ids)) < len(ids):
             twice = next(i for n, i in enumerate(ids) if i in ids[:n])
             raise ValueError(f"Two examples have the id {twice!r}; ids must be unique.")
         asking = [asker for asker in askers if asker.texts]
         counts = [max((a.count(e) for a in asking), default=0) for e in chosen]
-        return cls(predictor, chosen, askers, predictor.shapes(counts))
+        return cls(predictor, chosen, askers, predictor.shapes(counts), unusable)
 
     def run(
         self, read, where: tuple[int, int], single: bool, workers, progress
@@ -169,7 +243,17 @@ class _Job:
             if kept := tuple(map(_record, said)):
                 records[asker.task] = kept
                 metrics |= asker.scores(kept)
-        return Results(metrics, records, skipped, seconds)
+        return Results(metrics, records, {**self.unusable, **skipped}, seconds)
+
+
+def _unusable(askers: Sequence[Asker], examples: Sequence[Example]) -> dict[str, str]:
+    """Why examples are left out, by their id, logged."""
+    found: dict[str, str] = {}
+    for asker in askers:
+        found |= asker.unusable(examples)
+    for name, reason in found.items():
+        logging.warning("%s left out: %s", name, reason)
+    return found
 
 
 def _askers(

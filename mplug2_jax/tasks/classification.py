@@ -184,6 +184,32 @@ def fused_class_tokens(
     return jnp.moveaxis(tokens, 1, 2).reshape(groups * questions, -1)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "views"))
+def media_scores(
+    model: MPlug2, params: Any, vision: Float[Array, "B*V*M N D"], *, views: int = 1
+) -> Float[Array, "B K"]:
+    """Logarithms of the classes' probabilities, whose mean over V views is taken.
+
+    In regression, K = 1, the mean of the numbers. M is the classifier's.
+    """
+
+    def run(model: MPlug2):
+        width = model.config.classifier.num_media * model.config.text.width
+        return model.classify(vision[:, 0].reshape(-1, width))
+
+    scores: Array = model.apply({"params": params}, method=run)  # type: ignore
+    scores = scores.reshape(-1, views, scores.shape[-1])  # B V K
+    if scores.shape[-1] == 1:
+        return scores.mean(axis=1)
+    return log_mean_probabilities(scores)
+
+
+def log_mean_probabilities(scores: Float[Array, "B V K"]) -> Float[Array, "B K"]:
+    """Of the softmax of each view's scores."""
+    logs = jax.nn.log_softmax(scores)
+    return jax.nn.logsumexp(logs, axis=1) - jnp.log(scores.shape[1])
+
+
 @functools.partial(jax.jit, static_argnames=("model",))
 def text_scores(model: MPlug2, params: Any, text: Tokens) -> Float[Array, "R K"]:
     """Scores of the classes of texts; in regression the number itself, K = 1."""

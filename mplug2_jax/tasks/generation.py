@@ -33,12 +33,21 @@ from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.question_answering import question_memory
 from mplug2_jax.types import Tokens
 
-TaskName = Literal["caption", "qa", "grounding", "pairs", "text_classification"]
+TaskName = Literal[
+    "caption",
+    "qa",
+    "grounding",
+    "classification",
+    "zero_shot_classification",  # by prompts; the modules are retrieval's
+    "pairs",
+    "text_classification",
+]
 # Rows of the composition table.
 ROWS: dict[TaskName, str] = {
     "caption": "captioning",
     "qa": "question_answering",
     "grounding": "grounding",
+    "classification": "action_classification",
     "pairs": "pair_classification",
     "text_classification": "text_classification",
 }
@@ -46,9 +55,12 @@ DOES: dict[TaskName, str] = {
     "caption": "describe media",
     "qa": "answer questions",
     "grounding": "find what a phrase names",
+    "classification": "classify media",
     "pairs": "classify texts about media",
     "text_classification": "classify texts",
 }
+# A classifier reads all that a model encodes: none of media alone has this module.
+ALONE: dict[TaskName, str] = {"classification": "text", "text_classification": "vision"}
 # Candidates are scored in blocks of about so many rows: each holds logits over the
 # vocabulary, and a cache.
 RANKED_ROWS = 128
@@ -73,7 +85,10 @@ def needed(task: TaskName, modules: Collection[str]) -> tuple[str, ...]:
 def missing(task: TaskName, modules: Collection[str]) -> list[str]:
     """Modules a task lacks; a model of images alone has no local temporal ones."""
     wanted = COMPOSITION[ROWS[task]].modules
-    return [m for m in wanted if m not in modules and m != "local_temporal"]
+    lacking = [m for m in wanted if m not in modules and m != "local_temporal"]
+    if not lacking and (other := ALONE.get(task)) in modules:
+        return [f"classifier without {other}"]
+    return lacking
 
 
 @functools.partial(jax.jit, static_argnames=("model", "is_video"))

@@ -33,7 +33,8 @@ from mplug2_jax.training.step import TrainState
 SELECTED_BY = (
     *("vqa/accuracy", "qa/accuracy", "caption/cider", "caption/exact_match"),
     *("text_to_video/recall_1", "video_to_text/recall_1"),
-    *("grounding/accuracy_50", "pairs/accuracy"),
+    *("grounding/accuracy_50", "pairs/accuracy", "classification/accuracy"),
+    "classification/pearson",
     # Of text classification the mean of what is measured, as GLUE takes it.
     *(
         f"text_classification/{name}"

@@ -34,7 +34,8 @@ def content(example):
     asked = [(q.question, q.answers, q.kind, q.id) for q in example.questions]
     named = [(region.phrase, region.box, region.id) for region in example.regions]
     classes = [(its.label, its.text, its.id) for its in example.labels if its.text]
-    return asked or named or classes or example.captions
+    texts = example.captions or tuple(labels_of(example, texts=False))
+    return asked or named or classes or texts
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

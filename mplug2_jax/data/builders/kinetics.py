@@ -1,0 +1,78 @@
+"""Kinetics-400, -600 and -700: what people do in ten seconds of a YouTube video.
+
+The official tables name video, seconds and class. Files are named as the usual crawlers
+name them, YOUTUBE_000010_000020.mp4, trimmed, or YOUTUBE.mp4, whole; in a folder for
+each split, of any depth. Videos disappear, so no counts are expected.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from mplug2_jax.data.builders.declaration import Content, Counts, Dataset
+from mplug2_jax.data.builders.reading import find, read_table
+from mplug2_jax.data.sources import SUFFIXES, Example, Label
+
+# Split: the names of its table and of its folder.
+SPLITS = {
+    "train": ("train",),
+    "validation": ("val", "validate", "validation"),
+    "test": ("test",),
+}
+
+
+def _splits(classes: int, manual: Path) -> dict[str, Content]:
+    splits: dict[str, Content] = {}
+    for split, names in SPLITS.items():
+        try:
+            table = find(manual, *_tables(classes, names))
+        except FileNotFoundError:
+            if split == "train":
+                raise
+            continue
+        files = _files(manual, names)
+        rows = [row for row in read_table(table) if row.get("label")]
+        if rows:  # the labels of some tests are secret
+            splits[split] = [_example(row, files, manual / names[0]) for row in rows]
+    return splits
+
+
+def _tables(classes: int, names: tuple[str, ...]) -> list[str]:
+    folders = ("", "annotations/", f"kinetics{classes}/", f"kinetics_{classes}/")
+    return [f"{folder}{name}.csv" for folder in folders for name in names]
+
+
+def _files(manual: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """Videos of a split by their names without extension."""
+    return {
+        path.stem: path
+        for name in names
+        for path in (manual / name).rglob("*")
+        if path.suffix.lower() in SUFFIXES
+    }
+
+
+def _example(row: dict[str, str], files: dict[str, Path], folder: Path) -> Example:
+    start, end = float(row["time_start"]), float(row["time_end"])
+    name = f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}"
+    label = (Label(row["label"]),)
+    if name not in files and row["youtube_id"] in files:
+        whole = files[row["youtube_id"]]
+        return Example(name, whole, start=start, end=end, labels=label)
+    return Example(name, files.get(name, folder / f"{name}.mp4"), labels=label)
+
+
+# Hosted copies of Kinetics-600: docs.voxel51.com/dataset_zoo, "CVDF split stats".
+REPORTED = {600: {"train": Counts(427549), "validation": Counts(29793)}}
+DATASETS = tuple(
+    Dataset(
+        f"kinetics{classes}",
+        "video",
+        partial(_splits, classes),
+        "train.csv, val.csv (and test.csv) with label, youtube_id, time_start and "
+        "time_end, and train/, val/ (and test/) with YOUTUBE_000010_000020.mp4 or "
+        "YOUTUBE.mp4, also in folders of their classes",
+        reported=REPORTED.get(classes, {}),
+        web=True,
+    )
+    for classes in (400, 600, 700)
+)
