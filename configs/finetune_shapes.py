@@ -32,7 +32,7 @@ def get_config():
     config.optimizer.learning_rate = 1e-3
     config.optimizer.vision_learning_rate = 1e-3
     config.optimizer.b2 = 0.98
-    config.optimizer.warmup_steps = 100
+    config.optimizer.warmup_steps = 50
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
     config.steps = 750

@@ -37,14 +37,19 @@ def get_config():
     config.inputs.question_length = 20
     config.inputs.answer_length = 20
     config.inputs.text_length = 32
-    config.objectives.negatives = "batch"
+    # Among 32 clips colours and shapes tell all apart; a queue makes directions matter.
+    # Without a slow teacher its old features are worth nothing, and contrast diverges.
+    config.objectives.queue_size = 512
+    config.distillation.weight = 0.4
+    config.distillation.ramp_steps = 500
+    config.objectives.mlm_probability = 0.3
     config.optimizer.learning_rate = 1e-3
     config.optimizer.vision_learning_rate = 1e-3
     config.optimizer.b2 = 0.98
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 3800
+    config.steps = 2800
     config.log_every = 50
     config.save_every = 500
     return config
