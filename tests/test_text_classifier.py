@@ -14,6 +14,8 @@ import small
 from PIL import Image
 
 from mplug2_jax.batching import joined
+from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
+from mplug2_jax.cli.main import main
 from mplug2_jax.data.sources import Example, Label, read_jsonl
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.pairs import score_pairs
@@ -233,3 +235,56 @@ def test_what_does_not_fit_is_named(pair_files, tmp_path):
         TextClassifier(dataclasses.replace(texts, inputs=fewer))
     with pytest.raises(ValueError, match="top_k=4 classes were asked for"):
         TextClassifier(texts).classify("w1", top_k=4)
+
+
+def saved(folder, row, media=1):
+    its = predictor(row, media)
+    inputs = dataclasses.asdict(its.inputs)
+    metadata = Metadata(its.model.config, its.model.modules, inputs=inputs)
+    save_checkpoint(folder, its.params, metadata, tokenizer=its.tokenizer)
+    return str(folder)
+
+
+def test_the_command_classifies_texts(tmp_path, capsys):
+    checkpoint = saved(tmp_path / "texts", "text_classification")
+    arguments = ["classify", "--checkpoint", checkpoint, "--text", "w5"]
+    assert main([*arguments, "--second", "w9", "--top-k", "2", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    said = TextClassifier(predictor("text_classification")).classify("w5", "w9", 2)
+    assert (line["text"], line["class"]) == ("w5", said.text)
+    found = [entry["probability"] for entry in line["classes"]]
+    assert found == pytest.approx([h.score for h in said.hypotheses], abs=1e-5)
+    for more, message in {
+        ("--text", "w9", "--second", "w2"): "--second goes with one --text",
+        ("--clips", "2"): "are for media without --text",
+    }.items():
+        assert main([*arguments, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["classify", "--checkpoint", checkpoint]) == 2
+    assert "There is nothing to classify" in capsys.readouterr().err
+
+
+def test_the_command_classifies_texts_about_images(pair_files, tmp_path, capsys):
+    files = [str(pair_files / f"{number}.png") for number in range(2)]
+    texts = [part for text in TEXTS[:2] for part in ("--text", text)]
+    alone, both = (
+        saved(tmp_path / str(media), "pair_classification", media) for media in (1, 2)
+    )
+    one, two = (
+        PairClassifier(predictor("pair_classification", media)) for media in (1, 2)
+    )
+    assert main(["classify", *files, *texts, "--checkpoint", alone]) == 0
+    expected = [
+        f"{file}\t{text}\t{said.text}"
+        for file in files
+        for text, said in zip(TEXTS, one.classify(file, TEXTS[:2]), strict=False)
+    ]
+    assert capsys.readouterr().out.splitlines() == expected
+    assert main(["classify", *files, *texts, "--checkpoint", both]) == 0
+    said = two.classify(files, TEXTS[:2])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{' '.join(files)}\t{text}\t{its.text}"
+        for text, its in zip(TEXTS, said, strict=False)
+    ]
+    assert main(["classify", files[0], *texts, "--checkpoint", both]) == 2
+    assert "the model was trained on 2" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from mplug2_jax import __version__
 COMMANDS = {
     "caption": "describe videos and images",
     "ask": "answer questions about a video or an image",
-    "classify": "tell which class videos and images belong to",
+    "classify": "tell which class media, texts, or texts about media belong to",
     "ground": "find what a phrase names in an image",
     "index": "make files searchable by text",
     "search": "find the files of an index that a text describes",
