@@ -4,9 +4,9 @@
         --pretrained runs/pretrain_shapes
 
 Fine-tunes each task by its file under `configs/` and scores it on the test split,
-beside chance. With --compare the same is done, with fewer steps, from three starts: joint
-pretraining, pretraining on the task's own kind of data alone, and nothing; the two
-pretrainings take equally many steps. Running it again goes on where it stopped.
+beside chance. With --compare the same is done, with fewer steps, from three starts:
+joint pretraining, pretraining on the task's own kind of data alone, and nothing; the
+two pretrainings take equally many steps. Running it again goes on where it stopped.
 """
 
 import argparse

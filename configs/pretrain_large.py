@@ -5,10 +5,12 @@
         --config.init_from=checkpoints/initial
 
 Data: `mplug2 prepare` writes each set; leave one out with
-`--config.mixture.cc12m.weight=0`. `mplug2 plan` says what it takes on which chips; 8 of
-them or a larger power of two will do, up to 1024.
+`--config.mixture.cc12m.weight=0`. Mesh and batch divide 8 devices or a larger power of
+two, up to 1024; whether a step fits their memory is what `mplug2 plan` says
+(docs/pods.md).
 
-Published: results after fine-tuning only (docs/training.md). Reproduced: no.
+Published: results after fine-tuning only (configs/msrvtt_qa.py and the like); zero-shot
+retrieval is in configs/msrvtt_retrieval.py. Reproduced: no.
 
 Source: mPLUG-2's own values were never released. These are its family's (mPLUG,
 Youku-mPLUG), whose pretraining is public: 30 epochs, AdamW with weight decay 0.02, 5e-5
@@ -23,7 +25,7 @@ from mplug2_jax.training.config import default_config, default_part
 BATCH = 1024
 # Kind and millions of pairs: weights by size show every pair once per epoch.
 PAIRS = {
-    "webvid": ("video", 2.0),
+    "webvid_2m": ("video", 2.0),
     "coco_captions": ("image", 0.57),
     "visual_genome": ("image", 0.77),
     "sbu": ("image", 0.86),

@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: checkpoint or annotations cannot be used.
     """
-    from mplug2_jax.data.opening import DataConfig, open_examples
+    from mplug2_jax.data.opening import DataConfig, first, open_examples
     from mplug2_jax.evaluation.suite import is_texts
 
     if args.limit is not None and args.limit < 1:
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
         return _labelled_texts(args, data)
     examples = open_examples(data, args.max_bad_share)
     classes = () if isinstance(examples, list) else getattr(examples, "classes", ())
-    examples = examples[: args.limit]
+    examples = first(examples, args.limit)
     if args.task == "zero_shot_classification":
         return _prompts(args, examples, classes)
     if args.classes or args.template:
@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _suite(args: argparse.Namespace) -> int:
     """All tasks on all annotations, written into a folder."""
-    from mplug2_jax.evaluation.suite import rows, run_suite, write_suite
+    from mplug2_jax.evaluation.suite import Options, rows, run_suite, write_suite
 
     if not args.output:
         raise ValueError("--suite writes several files; give it a folder by --output.")
@@ -183,10 +183,14 @@ def _suite(args: argparse.Namespace) -> int:
     measured = run_suite(
         predictor,
         args.annotations,
-        args.split,
-        media=args.media_dir or "",
-        limit=args.limit,
-        rerank=args.rerank,
+        Options(
+            split=args.split,
+            media=args.media_dir or "",
+            limit=args.limit,
+            max_bad_share=args.max_bad_share,
+            rerank=args.rerank,
+            meteor=not args.no_meteor,
+        ),
         say=lambda text: print(text, file=sys.stderr),
     )
     write_suite(args.output, measured, {"checkpoint": args.checkpoint})
@@ -263,7 +267,7 @@ def _prompts(
 
 def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
     """Classes of texts."""
-    from mplug2_jax.data.opening import open_text_examples
+    from mplug2_jax.data.opening import first, open_text_examples
     from mplug2_jax.data.tfds_sets import glue_task
     from mplug2_jax.evaluation.texts import evaluate_texts
 
@@ -272,7 +276,7 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
             f"{data.path} holds texts with labels, and --task is {args.task}; leave "
             "it out."
         )
-    examples = open_text_examples(data)[: args.limit]
+    examples = first(open_text_examples(data, args.max_bad_share), args.limit)
     predictor = options.load_predictor(
         args, "text_classification", options.decoding_of(args)
     )

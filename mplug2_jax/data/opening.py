@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
@@ -13,6 +14,8 @@ from mplug2_jax.data.sources import (
     read_text_jsonl,
 )
 from mplug2_jax.data.tfds_sets import open_records, prepared_folder
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,13 @@ def open_text_examples(
             f"{data.path} holds {records.kind}s; expected texts with labels."
         )
     return records
+
+
+def first(examples: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most `limit` of the examples; if that is all, records stay on the disk."""
+    if not limit or limit >= len(examples):
+        return examples
+    return examples[:limit]
 
 
 def open_texts(data: DataConfig) -> Sequence[str]:

@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 
 from absl import logging
 
-from mplug2_jax.data.files import MediaFile, local_path
+from mplug2_jax.data.files import MediaFile, StoredFile, local_path
 
 T = TypeVar("T")
 MEDIUM_KEYS = ("video", "image", "video_id", "clip_name")
@@ -116,6 +116,16 @@ class TextExample:
     text: str
     second: str = ""
     label: str = ""
+
+
+def without_bytes(example: Example) -> Example:
+    """The example with its media by name alone, if they were held in memory."""
+
+    def named(file: MediaFile) -> MediaFile:
+        return StoredFile(file.name, b"") if isinstance(file, StoredFile) else file
+
+    others = tuple(map(named, example.others))
+    return replace(example, media=named(example.media), others=others)
 
 
 def labels_of(example: Example | TextExample, texts: bool | None = None) -> list[str]:

@@ -3,7 +3,6 @@
 import html
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,21 +46,29 @@ def gallery(measured: Sequence["Measured"], about: Mapping[str, Any]) -> str:
 
 def _sections(measured: "Measured") -> list[str]:
     """Best and worst of each task of a data set."""
-    examples = {example.id: example for example in measured.examples}
-    found = []
-    for task, records in measured.results.records.items():
-        title = f"{task}, {Path(measured.data).name or measured.data}"
-        order = sorted(records, key=lambda r: (quality(task, r), r.score))
-        best, worst = order[::-1][:SHOWN], _surest_first(task, order)[:SHOWN]
-        for name, chosen in (("best", best), ("worst", worst)):
-            shown = "".join(_shown(record, examples) for record in chosen)
-            found.append(f"<h2>{html.escape(title)}: {name}</h2>{shown}")
-    return found
+    chosen = {
+        f"{task}, {measured.name}: {which}": records
+        for task, its in measured.results.records.items()
+        for which, records in best_and_worst(task, its).items()
+    }
+    wanted = {record.example for records in chosen.values() for record in records}
+    examples = {e.id: e for e in measured.examples if e.id in wanted}
+    return [
+        f"<h2>{html.escape(title)}</h2>"
+        + "".join(_shown(record, examples) for record in records)
+        for title, records in chosen.items()
+    ]
 
 
-def _surest_first(task: str, order: Sequence[Record]) -> list[Record]:
-    """The worst, of equally bad ones those that the model was surest of."""
-    return sorted(order, key=lambda r: (quality(task, r), -r.score))
+def best_and_worst(task: str, records: Sequence[Record]) -> dict[str, list[Record]]:
+    """By `quality`; of equally good or bad ones those that the model was surest of."""
+    marked = [(quality(task, record), record) for record in records]
+    best = sorted(marked, key=lambda pair: (-pair[0], -pair[1].score))
+    worst = sorted(marked, key=lambda pair: (pair[0], -pair[1].score))
+    return {
+        name: [record for _, record in order[:SHOWN]]
+        for name, order in (("best", best), ("worst", worst))
+    }
 
 
 def quality(task: str, record: Record) -> float:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from mplug2_jax.data.evaluation_batches import gather_by_id
 from mplug2_jax.data.sources import Example
+from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
@@ -165,14 +166,17 @@ class _Compared:
         examples: Sequence[Example],
         check: Callable[[], None],
     ):
-        its, self.retriever, self.check = retriever.predictor, retriever, check
+        self.retriever, self.check = retriever, check
+
+        def read(example: Example) -> Media:
+            its = retriever.predictor
+            return its.read(example.media, example.start, example.end)
+
         self.owner = np.arange(len(examples)) % jax.process_count()
         self.mine = np.flatnonzero(self.owner == jax.process_index())
         self.texts = retriever.encode_texts(captions)
         self.media = retriever.encode_media(
-            [examples[place] for place in self.mine.tolist()],
-            lambda example: its.read(example.media, example.start, example.end),
-            check,
+            self.mine.tolist(), lambda place: read(examples[place]), check
         )
         features = _joined(self.media.features, self.owner)
         self.scores: Float[np.ndarray, "T M"] = self.texts.features @ features.T

@@ -21,7 +21,7 @@ from mplug2_jax.classifier import Classifier, MediaClassifier, PromptClassifier
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import read_ahead
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.sources import Example, without_bytes
 from mplug2_jax.data.video import Media
 from mplug2_jax.data.views import Views
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
@@ -171,9 +171,16 @@ class _Job:
 
     What comes out is kept by the example's id, as JSON can hold it: its records by
     task, or why it was "skipped".
+
+    Attributes:
+      source: whose examples are read when it is their turn.
+      places: of the examples in the source, by id.
+      examples: what is known about them, without the bytes of media.
     """
 
     predictor: Encoder
+    source: Sequence[Example]
+    places: Mapping[str, int]
     examples: list[Example]
     askers: Sequence[Asker]
     shapes: Shapes
@@ -181,16 +188,23 @@ class _Job:
 
     @classmethod
     def of(cls, predictor, examples, askers: Sequence[Asker]) -> "_Job":
-        chosen = [e for e in examples if any(asker.count(e) for asker in askers)]
-        unusable = _unusable(askers, chosen)
-        chosen = [example for example in chosen if example.id not in unusable]
+        known = [
+            (place, without_bytes(example))
+            for place, example in enumerate(examples)
+            if any(asker.count(example) for asker in askers)
+        ]
+        unusable = _unusable(askers, [example for _, example in known])
+        known = [pair for pair in known if pair[1].id not in unusable]
+        chosen = [example for _, example in known]
         ids = [example.id for example in chosen]
         if len(set(ids)) < len(ids):
             twice = next(i for n, i in enumerate(ids) if i in ids[:n])
             raise ValueError(f"Two examples have the id {twice!r}; ids must be unique.")
         asking = [asker for asker in askers if asker.texts]
         counts = [max((a.count(e) for a in asking), default=0) for e in chosen]
-        return cls(predictor, chosen, askers, predictor.shapes(counts), unusable)
+        places = {example.id: place for place, example in known}
+        shapes = predictor.shapes(counts)
+        return cls(predictor, examples, places, chosen, askers, shapes, unusable)
 
     def run(
         self, read, where: tuple[int, int], single: bool, workers, progress
@@ -203,7 +217,11 @@ class _Job:
         steps = windows(total, size, *where)
         mine = [self.examples[i] for step in steps for i in step.examples]
         found: dict[str, Found] = {}
-        with read_ahead(read, mine, 2 * size, workers) as media:
+
+        def read_one(example: Example) -> Media:
+            return read(self.source[self.places[example.id]])
+
+        with read_ahead(read_one, mine, 2 * size, workers) as media:
             for number, step in enumerate(steps, 1):
                 window = list(itertools.islice(media, len(step.examples)))
                 found |= self._window(window, step.indices[0], single)

@@ -16,15 +16,27 @@ from typing import Any
 
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.staging import staged
-from mplug2_jax.data.opening import DataConfig, open_examples, open_text_examples
+from mplug2_jax.classifier import TEMPLATES, PromptClassifier
+from mplug2_jax.data.opening import (
+    DataConfig,
+    first,
+    open_examples,
+    open_text_examples,
+)
 from mplug2_jax.data.records import is_prepared
-from mplug2_jax.data.sources import Example, TextExample
+from mplug2_jax.data.sources import Example, labels_of
 from mplug2_jax.data.tfds_sets import glue_task, open_records, prepared_folder
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.results import Results
 from mplug2_jax.evaluation.retrieval import search_results
-from mplug2_jax.evaluation.runner import NothingToAskError, evaluate
+from mplug2_jax.evaluation.runner import (
+    NothingToAskError,
+    evaluate,
+    evaluate_prompts,
+)
+from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
+from mplug2_jax.retriever import Retriever
 from mplug2_jax.tasks.retrieval import CONTRAST, MATCHING
 
 Media = Sequence[Example]
@@ -47,51 +59,104 @@ class Measured:
     results: Results
     decoding: str
 
+    @property
+    def name(self) -> str:
+        """A data set's name: of a prepared one without its version."""
+        place = Path(self.data)
+        return place.parent.name if is_prepared(self.data) else place.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a suite is run.
+
+    Attributes:
+      split: of prepared sets.
+      media: folder of the media of annotation files.
+      limit: only the first so many examples.
+      max_bad_share: of lines, media and labels.
+      rerank: see `search_results`.
+      meteor: see `score_captions`.
+    """
+
+    split: str = "test"
+    media: str = ""
+    limit: int | None = None
+    max_bad_share: float = 0.0
+    rerank: int = 16
+    meteor: bool = False
+
 
 def run_suite(
     predictor: Predictor,
     annotations: Sequence[str],
-    split: str,
-    *,
-    media: str = "",
-    limit: int | None = None,
-    rerank: int = 16,
+    options: Options = Options(),
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
     """Asks all that can be asked, data set by data set.
 
     Args:
       annotations: files of JSON lines, folders of prepared sets.
-      split: of prepared sets.
-      media, limit: folder of the media; only the first so many examples.
-      rerank: of retrieval, see `search_results`.
       say: told what is being done.
 
     Raises:
       ValueError: a data set cannot be opened, or has nothing that the model can do.
     """
-    found = []
+    found, decoding = [], _decoding(predictor)
     for path in annotations:
-        examples = _open(DataConfig(path, media, split), limit)
-        said = list(_all(predictor, examples, rerank, glue_task(path)))
-        if not said:
+        data = DataConfig(path, options.media, options.split)
+        its = (_of_texts if is_texts(data) else _of_media)(predictor, data, options)
+        before = len(found)
+        for examples, results in its:
+            say(f"{path}: {', '.join(results.metrics)}")
+            found.append(Measured(path, _split(data), examples, results, decoding))
+        if len(found) == before:
             raise ValueError(
                 f"{path} has nothing that a model of "
                 f"{', '.join(predictor.model.modules)} can be asked; leave it out."
             )
-        shown = split if is_prepared(path) else ""
-        for results in said:
-            say(f"{path}: {', '.join(results.metrics)}")
-            seen = [e for e in examples if isinstance(e, Example)]
-            decoding = _decoding(predictor)
-            found.append(Measured(path, shown, seen, results, decoding))
     return found
 
 
-def _open(data: DataConfig, limit: int | None) -> Sequence[Example | TextExample]:
-    if is_texts(data):
-        return open_text_examples(data)[:limit]
-    return open_examples(data)[:limit]
+def _split(data: DataConfig) -> str:
+    return data.split if is_prepared(prepared_folder(data.path, data.data_dir)) else ""
+
+
+Said = Iterator[tuple[Media, Results]]
+
+
+def _of_texts(predictor: Predictor, data: DataConfig, options: Options) -> Said:
+    """Classes of texts."""
+    if predictor.can("text_classification"):
+        opened = open_text_examples(data, options.max_bad_share)
+        texts = first(opened, options.limit)
+        yield (), evaluate_texts(predictor, texts, glue_task(data.path))
+
+
+def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:
+    """All tasks that model and annotations know."""
+    opened = open_examples(data, options.max_bad_share)
+    examples, share = first(opened, options.limit), options.max_bad_share
+    modules = set(predictor.model.modules)
+    with contextlib.suppress(NothingToAskError):
+        yield (
+            examples,
+            evaluate(predictor, examples, meteor=options.meteor, max_bad_share=share),
+        )
+    if not set(CONTRAST) <= modules:
+        return
+    if all(example.captions for example in examples):
+        count = options.rerank if set(MATCHING) <= modules else 0
+        yield examples, search_results(predictor, examples, count)
+    if classes := _classes(opened):
+        by_prompts = PromptClassifier(Retriever(predictor), classes, TEMPLATES)
+        yield examples, evaluate_prompts(by_prompts, examples, max_bad_share=share)
+
+
+def _classes(examples: Media) -> Sequence[str]:
+    """What media are classified as, if they are; not what texts about them are."""
+    seen = sorted({label for e in examples for label in labels_of(e, texts=False)})
+    return getattr(examples, "classes", ()) or seen if seen else ()
 
 
 def is_texts(data: DataConfig) -> bool:
@@ -182,17 +247,11 @@ def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
                 for name, value in metrics.items()
                 if isinstance(value, int | float) and name != "n"
             )
-            yield (_name(its.data), its.split, task, f"{n:g}", numbers, written)
+            yield (its.name, its.split, task, f"{n:g}", numbers, written)
 
 
 def _number(name: str, value: float) -> str:
     return f"{value:g}" if name.rsplit("/")[-1] in COUNTS else f"{100 * value:.1f}"
-
-
-def _name(path: str) -> str:
-    """A data set's name: of a prepared one without its version."""
-    place = Path(path)
-    return place.parent.name if is_prepared(path) else place.name
 
 
 HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")

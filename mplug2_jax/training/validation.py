@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mplug2_jax.checkpoint.load import Metadata, read_metadata, save_checkpoint
 from mplug2_jax.data.mixture import PartConfig, mixture_batches
-from mplug2_jax.data.opening import open_examples, open_text_examples
+from mplug2_jax.data.opening import first, open_examples, open_text_examples
 from mplug2_jax.data.pipeline import all_images
 from mplug2_jax.data.tfds_sets import glue_task
 from mplug2_jax.data.tokenizers import Tokenizer
@@ -130,7 +130,7 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
     """
     data = config.validation
     opened: Any = open_text_examples if config.task == TEXTS else open_examples
-    examples = opened(data)[: config.eval_examples or None]
+    examples = first(opened(data), config.eval_examples)
     rows = max(1, config.batch.batch_size // config.accumulation)
     predictor = Predictor(
         task.model, None, tokenizer, config.inputs, config.decoding, batch_size=rows

@@ -40,7 +40,10 @@ OPTIMIZER = make_optimizer(
 FOLLOWED = {
     "answering": (DistillationConfig(), {"ema_decay": 0.9}),
     "pretraining": (DistillationConfig(0.4, 0.9, ramp_steps=2), {}),
+    "in batch": (DistillationConfig(0.4, 0.9, ramp_steps=2), {}),
 }
+# Of "in batch": contrast alone, whose negatives are the global batch's own features.
+IN_BATCH = {"negatives": "batch", "vlm": 0.0, "mlm": 0.0, "ilm": 0.0}
 
 
 @dataclasses.dataclass
@@ -91,7 +94,8 @@ class Runs:
             name: jax.tree.map(lambda a: a[::2], getattr(videos, name))
             for name in ("question", "answer", "answer_weight")
         }
-        self.batches["pretraining"] = videos.replace(**first)
+        pairs = videos.replace(**first)
+        self.batches |= {"pretraining": pairs, "in batch": pairs}
         self.start, self.run = map(functools.cache, (self._start, self._run))
 
     def task(self, kind, mesh):
@@ -99,6 +103,8 @@ class Runs:
             return QuestionAnswering(self.config)
         shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
         objectives = ObjectivesConfig(queue_size=QUEUE, cls_id=1, mask_id=2)
+        if kind == "in batch":
+            objectives = dataclasses.replace(objectives, **IN_BATCH)
         return Pretraining(self.config, objectives, shards)
 
     def made_of(self, kind, mesh):
@@ -116,13 +122,15 @@ class Runs:
         return jax.tree.map(np.array, state)  # copies: a step takes its state over
 
     def _run(self, kind, name) -> Run:
-        mesh = mesh_of(name)
+        return self.on(kind, mesh_of(name))
+
+    def on(self, kind, mesh, accumulation=1) -> Run:
         made_of, layout = self.made_of(kind, mesh)
         state = self.start(kind)
         if mesh is not None:
             places = jax.tree.map(lambda a: a.sharding, self.abstract(kind, mesh))
             state = distribute(state, places)
-        step = make_step(*made_of, **layout)
+        step = make_step(*made_of, accumulation, **layout)
         return advance(step, state, self.batches[kind], mesh)
 
 

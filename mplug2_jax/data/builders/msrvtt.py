@@ -60,6 +60,9 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
 # Videos of both splits: github.com/albanie/collaborative-experts, misc/datasets/msrvtt;
 # 20 captions of each: arXiv 2102.06448, section 1.
 VIDEOS = {"train": 6513, "validation": 497, "test": 2990}
+# Of the official files {train,val,test}_qa.json:
+# github.com/xudejing/video-question-answering.
+QUESTIONS = {"train": 158581, "validation": 12278, "test": 72821}
 DATASETS = (
     Dataset(
         "msrvtt_caption",
@@ -74,13 +77,7 @@ DATASETS = (
         "video",
         _qa,
         "train_qa.json, val_qa.json, test_qa.json, video/",
-        {split: Counts(number) for split, number in VIDEOS.items()},
-        # Of the 243 thousand; huggingface.co/datasets/MMInstruction/M3IT has others.
-        {
-            "train": Counts(questions=158581),
-            "validation": Counts(questions=12278),
-            "test": Counts(questions=72821),
-        },
+        {s: Counts(VIDEOS[s], questions=QUESTIONS[s]) for s in VIDEOS},
     ),
     Dataset(
         "msrvtt_retrieval",
