@@ -90,7 +90,8 @@ def curves(runs: dict[str, Path], path: Path) -> None:
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter("")
-    for name in ("fine-tuned", "from nothing"):
+    answering = ("fine-tuned", "from nothing")
+    for name in (n for n in answering if (runs[n] / "metrics.jsonl").exists()):
         _plot(right, runs[name], "train/answer_accuracy", name)
     right.set(title="training on questions, accuracy", xlabel="step", ylim=(0, 1))
     for axis in (left, right):
