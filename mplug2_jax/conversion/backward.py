@@ -31,12 +31,21 @@ def plan_export(
       spelling: how the file to write spells canonical keys.
       dtypes: keys whose type is not float32.
       teacher: whether the keys are those of momentum copies.
+
+    Raises:
+      ValueError: `params` has something that such files have no place for.
     """
     spelling, dtypes = spelling or Spelling(), dtypes or {}
     leaves = _Leaves(params)
     layers = upstream.axes(config, fusion_total or config.text.num_layers)
     sources: dict[str, list[Slot]] = defaultdict(list)
-    for slot in expand(upstream.rules(config), layers):
+    slots = list(expand(upstream.rules(config), layers))
+    if lost := sorted(leaves.flat.keys() - {slot.target for slot in slots}):
+        raise ValueError(
+            f"PyTorch files of mPLUG-2 have no place for {', '.join(lost)}, of a head "
+            "that exists only here; keep this checkpoint as it is."
+        )
+    for slot in slots:
         copied = slot.source not in upstream.WITHOUT_COPY or not teacher
         if slot.target in leaves.flat and copied:
             sources[slot.source].append(slot)
