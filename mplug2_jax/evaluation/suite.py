@@ -156,7 +156,8 @@ def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:
 def _classes(examples: Media) -> Sequence[str]:
     """What media are classified as, if they are; not what texts about them are."""
     seen = sorted({label for e in examples for label in labels_of(e, texts=False)})
-    return getattr(examples, "classes", ()) or seen if seen else ()
+    classes = getattr(examples, "classes", ()) or seen
+    return classes if seen and len(classes) > 1 else ()
 
 
 def is_texts(data: DataConfig) -> bool:

@@ -84,9 +84,13 @@ def test_published_counts_are_checked(manual, capsys, caplog):
     with pytest.raises(ValueError, match="no split 'extra'"):
         splits(manual, {"extra": Counts()})
     write(manual, LAYOUTS["msrvtt_qa"][0])
+    asked = DATASETS["msrvtt_qa"].counts["train"].questions
+    with pytest.raises(ValueError, match="2 questions found, 158581 expected"):
+        DATASETS["msrvtt_qa"].splits(manual, {"train": Counts(questions=asked)})
+    write(manual, LAYOUTS["msvd_qa"][0])
     with caplog.at_level(logging.WARNING):
-        DATASETS["msrvtt_qa"].splits(manual, {})
-    assert "train: 2 questions found, 158581 expected, as papers" in caplog.text
+        DATASETS["msvd_qa"].splits(manual, {})
+    assert "train: 1 media found, 1200 expected, as papers" in caplog.text
 
 
 def test_missing_files_are_named(manual, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import keystr, tree_leaves_with_path
 
+from mplug2_jax.boxes import Coordinates
 from mplug2_jax.models import config as configs
 from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2, abstract_params
 from mplug2_jax.tasks import TASKS
@@ -73,9 +74,13 @@ def test_heads_are_what_their_conversion_expects():
     }
 
 
-@pytest.mark.parametrize("task", [t for t in TASKS if t != "pretraining"])
+WITH_HEADS = ("pretraining", "retrieval")
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if t not in WITH_HEADS])
 def test_fine_tuning_has_no_heads_of_pretraining(task):
-    modules = TASKS[task](small()).modules
+    boxes = {"coordinates": Coordinates((1, 2))} if task == "grounding" else {}
+    modules = TASKS[task](small(), **boxes).modules
     assert not set(modules) & set(HEADS)
     assert not any(path.startswith(HEADS) for path in paths(small(), modules))
 

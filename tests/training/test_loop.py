@@ -203,7 +203,7 @@ def get_config():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.train.path=none.jsonl"], "No such file"),
+        (["--config.train.path=none.jsonl"], "There is no none.jsonl; expected"),
         (["--config.optimiser.eps=1.0"], "optimiser"),
         (["--config.mesh.tensor=3"], "product is the number of devices"),
         (["--config.batch.batch_size=5"], "batch of 5 does not divide"),

@@ -60,8 +60,8 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
 # Videos of both splits: github.com/albanie/collaborative-experts, misc/datasets/msrvtt;
 # 20 captions of each: arXiv 2102.06448, section 1.
 VIDEOS = {"train": 6513, "validation": 497, "test": 2990}
-# Of the official files {train,val,test}_qa.json:
-# github.com/xudejing/video-question-answering.
+# 243 thousand in all: github.com/salesforce/LAVIS, dataset_card/msrvtt_qa.md. The split
+# is the one that papers use; the official files themselves were not at hand.
 QUESTIONS = {"train": 158581, "validation": 12278, "test": 72821}
 DATASETS = (
     Dataset(
