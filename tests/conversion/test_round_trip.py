@@ -192,7 +192,7 @@ def test_a_part_of_the_model_exports_its_part():
 
 def test_what_such_files_have_no_place_for_is_an_error():
     config = goldens.config("base")
-    params, _, _ = convert_state_dict(goldens.state_dict("base"), config)
+    params, _, _ = convert_state_dict(goldens.state_dict("base"), config, MODULES)
     head = {"kernel": np.zeros((128, 2), np.float32), "bias": np.zeros(2, np.float32)}
     with pytest.raises(ValueError, match=r"no place for classifier/bias, classifier/k"):
         export_state_dict({**params, "classifier": head}, config)
