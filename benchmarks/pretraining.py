@@ -10,14 +10,13 @@ picture.
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from measuring import machine
+from running import CONFIGS, command, trained
 
-from mplug2_jax.cli.main import main
 from mplug2_jax.data.opening import DataConfig, open_examples
 from mplug2_jax.evaluation.retrieval import retrieve
 from mplug2_jax.predictor import Predictor
@@ -26,7 +25,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import LogLocator  # noqa: E402
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 SETS = ("shapes", "shapes_images", "shapes_texts")
 OBJECTIVES = {
     "vlc": "contrast",
@@ -45,23 +43,6 @@ def parse() -> argparse.Namespace:
     add("--clips", type=int, default=100, help="to search among")
     add("--steps", type=int, nargs=2, default=(2800, 1500), metavar=("FIRST", "THEN"))
     return parser.parse_args()
-
-
-def command(*arguments: Any) -> None:
-    """One command of `mplug2`; its failure ends the benchmark."""
-    if status := main([str(argument) for argument in arguments]):
-        raise SystemExit(status)
-
-
-def train(config: str, workdir: Path, changed: dict[str, Any]) -> float:
-    """Minutes of a training run; of what is left of it, if it has begun before."""
-    start = time.monotonic()
-    overrides = [f"--config.{name}={value}" for name, value in changed.items()]
-    path = CONFIGS / f"{config}.py"
-    command("train", "--config", path, "--workdir", workdir, *overrides)
-    if not (workdir / "final").exists():
-        raise SystemExit(f"{workdir} was stopped; the same command goes on")
-    return (time.monotonic() - start) / 60
 
 
 def search(checkpoint: Path, world: Path, count: int) -> dict[str, float]:
@@ -149,7 +130,7 @@ class Runs:
 
     def _train(self, name: str, config: str, changed: dict[str, Any]) -> None:
         changed = changed | {"steps": self.steps[name]}
-        self.minutes[name] = train(config, self.folders[name], changed)
+        self.minutes[name] = trained(config, self.folders[name], changed)
 
 
 def retrieval_table(found: dict[str, float], count: int) -> str:

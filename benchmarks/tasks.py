@@ -12,15 +12,12 @@ two pretrainings take equally many steps. Running it again goes on where it stop
 import argparse
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from measuring import machine
+from running import CONFIGS, command, trained
 
-from mplug2_jax.cli.main import main
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
 
 
@@ -97,12 +94,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def command(*arguments: Any) -> None:
-    """One command of `mplug2`; its failure ends the benchmark."""
-    if status := main([str(argument) for argument in arguments]):
-        raise SystemExit(status)
-
-
 def prepared(args: argparse.Namespace, name: str) -> Path:
     """The folder of a data set, which is made if it is not there."""
     command("prepare", name, "--data-dir", args.data_dir)
@@ -113,13 +104,7 @@ def train(config: str, workdir: Path, **changed: Any) -> float:
     """Minutes of a run, which goes on if it was stopped; kept beside its results."""
     file = workdir / "minutes.json"
     if not file.exists():
-        start = time.monotonic()
-        overrides = [f"--config.{name}={value}" for name, value in changed.items()]
-        path = CONFIGS / f"{config}.py"
-        command("train", "--config", path, "--workdir", workdir, *overrides)
-        if not (workdir / "final").exists():
-            raise SystemExit(f"{workdir} was stopped; the same command goes on")
-        file.write_text(json.dumps((time.monotonic() - start) / 60))
+        file.write_text(json.dumps(trained(config, workdir, changed)))
     return json.loads(file.read_text())
 
 

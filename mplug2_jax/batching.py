@@ -1,7 +1,7 @@
 """Media and questions as device calls of few shapes, so that little is compiled."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -99,6 +99,20 @@ def joined(images: Sequence[Media]) -> Media:
     if any(its.views > 1 for its in images):
         raise ValueError("Images that belong together have one view each.")
     return Media(np.concatenate([its.frames for its in images]), image=True)
+
+
+def stacked(
+    media: Sequence[Media], size: int
+) -> Iterator[tuple[list[int], Shaped[np.ndarray, "B T H W 3"], bool, int]]:
+    """Batches of media of one kind, each filled up to `size` rows by its last one.
+
+    Yields places of the media, their frames, whether they are images, and their views.
+    """
+    for places in by_kind(media):
+        first = media[places[0]]
+        for batch in batched(places, size):
+            rows = [media[index].frames for index in padded(batch, size)]
+            yield batch, np.stack(rows), first.image, first.views
 
 
 def by_kind(media: Sequence[Media]) -> list[list[int]]:

@@ -7,6 +7,7 @@ by_prompts = PromptClassifier(Retriever.from_checkpoint("checkpoints/pretrained"
 by_prompts.classify("photo.jpg").text
 """
 
+import abc
 import os
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,9 +15,8 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float
 
-from mplug2_jax.batching import Encoded, Shapes, by_kind, padded
+from mplug2_jax.batching import Encoded, Shapes, stacked
 from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.prefetch import batched
 from mplug2_jax.data.video import Media
 from mplug2_jax.data.views import Views, read_views
 from mplug2_jax.prediction import Prediction, classified
@@ -28,7 +28,7 @@ from mplug2_jax.tasks.classification import log_mean_probabilities, media_scores
 TEMPLATES = ("a photo of a {}",)  # CLIP's, arXiv 2103.00020, section 3.1.4
 
 
-class MediaClassifier:
+class MediaClassifier(abc.ABC):
     """What both kinds of classifiers do: reading views, batching, naming classes.
 
     Attributes:
@@ -86,9 +86,9 @@ class MediaClassifier:
         """See `Predictor.encode`."""
         return self.predictor.encode(media, shapes, first_number)
 
+    @abc.abstractmethod
     def scores_encoded(self, encoded: Encoded) -> Float[np.ndarray, "B K"]:
         """Logarithms of the classes' probabilities; in regression the number."""
-        raise NotImplementedError
 
 
 class Classifier(MediaClassifier):
@@ -100,14 +100,7 @@ class Classifier(MediaClassifier):
 
     def __init__(self, predictor: Predictor, views: Views = Views()):
         predictor.require("classification")
-        count = predictor.model.config.classifier.num_classes
-        classes = predictor.inputs.classes
-        if count != max(1, len(classes)):
-            raise ValueError(
-                f"The model scores {count} classes, inputs.classes names "
-                f"{len(classes)}; name each."
-            )
-        super().__init__(predictor, classes, views)
+        super().__init__(predictor, predictor.inputs.classes, views)
 
     @classmethod
     def from_checkpoint(
@@ -194,17 +187,13 @@ class PromptClassifier(MediaClassifier):
     ) -> list[Encoded]:
         """Features of contrast, `B*V E`, in place of embeddings."""
         its, encoded = self.predictor, []
-        for places in by_kind(media):
-            image, views = media[places[0]].image, media[places[0]].views
-            for batch in batched(places, shapes.media):
-                rows = padded(batch, shapes.media)
-                frames = np.stack([media[index].frames for index in rows])
-                frames = frames.reshape(len(rows) * views, -1, *frames.shape[2:])
-                features, _ = retrieval.encode_media(
-                    its.model, its.params, frames, is_video=not image
-                )
-                numbers = tuple(first_number + index for index in batch)
-                encoded.append(Encoded(features, tuple(batch), numbers, views=views))
+        for batch, frames, image, views in stacked(media, shapes.media):
+            frames = frames.reshape(len(frames) * views, -1, *frames.shape[2:])
+            features, _ = retrieval.encode_media(
+                its.model, its.params, frames, is_video=not image
+            )
+            numbers = tuple(first_number + index for index in batch)
+            encoded.append(Encoded(features, tuple(batch), numbers, views=views))
         return encoded
 
     def scores_encoded(self, encoded: Encoded) -> Float[np.ndarray, "B K"]:

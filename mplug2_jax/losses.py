@@ -107,7 +107,7 @@ def similarities(
 
 def contrastive(
     logits: Float[Array, "B S"],
-    same: Bool[Array, "B B"],
+    same: Bool[Array, "B K"],
     soft_logits: Float[Array, "B S"] | None = None,
     soft_weight: Weight = 0.0,
 ) -> Float[Array, ""]:
@@ -118,12 +118,12 @@ def contrastive(
 
     Args:
       logits: `similarities`, the first B columns those of the batch itself.
-      same: which keys of the batch belong to a row: the diagonal, and equal texts,
-        which share the hard target.
+      same: which of the first K keys belong to a row and share its hard target: the
+        diagonal, equal texts, and what else is about the row's medium. Others do not.
       soft_logits: the momentum teacher's similarities.
     """
     hard = same / same.sum(axis=1, keepdims=True)
-    target = jnp.pad(hard, ((0, 0), (0, logits.shape[1] - len(logits))))
+    target = jnp.pad(hard, ((0, 0), (0, logits.shape[1] - same.shape[1])))
     if soft_logits is not None:
         target = (1 - soft_weight) * target + soft_weight * jax.nn.softmax(soft_logits)
     losses = -jnp.sum(

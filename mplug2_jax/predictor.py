@@ -22,8 +22,8 @@ from mplug2_jax.batching import (
     Shapes,
     as_medium,
     ask_in_groups,
-    by_kind,
     padded,
+    stacked,
     streams,
 )
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
@@ -45,6 +45,7 @@ from mplug2_jax.prediction import (
     texts_per_row,
 )
 from mplug2_jax.tasks import generation
+from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.generation import TaskName
 from mplug2_jax.types import Tokens
 
@@ -145,6 +146,16 @@ class Predictor:
             raise ValueError(
                 "The model knows no boxes (inputs.num_bins is 0); use a checkpoint "
                 "that was trained for grounding."
+            )
+        if "classifier" in COMPOSITION[generation.ROWS[self._row(task)]].modules:
+            self._check_classes()
+
+    def _check_classes(self) -> None:
+        count, names = self.model.config.classifier.num_classes, self.inputs.classes
+        if count != max(1, len(names)):
+            raise ValueError(
+                f"The model scores {count} classes, inputs.classes names "
+                f"{len(names)}; name each."
             )
 
     def can(self, task: TaskName) -> bool:
@@ -266,20 +277,16 @@ class Predictor:
           first_number: of the first medium's random stream.
         """
         encoded = []
-        for places in by_kind(media):
-            image, views = media[places[0]].image, media[places[0]].views
-            for batch in batched(places, shapes.media):
-                rows = padded(batch, shapes.media)
-                frames = np.stack([media[index].frames for index in rows])
-                length = 1 if image else frames.shape[1] // views
-                together = frames.shape[1] // (views * length)
-                if views * together > 1:  # B V*M*T H W 3 -> B*V*M T H W 3
-                    frames = frames.reshape(-1, length, *frames.shape[2:])
-                vision = generation.encode(
-                    self.model, self.params, frames, is_video=not image
-                )
-                numbers = tuple(first_number + index for index in batch)
-                encoded.append(Encoded(vision, tuple(batch), numbers, together, views))
+        for batch, frames, image, views in stacked(media, shapes.media):
+            length = 1 if image else frames.shape[1] // views
+            together = frames.shape[1] // (views * length)
+            if views * together > 1:  # B V*M*T H W 3 -> B*V*M T H W 3
+                frames = frames.reshape(-1, length, *frames.shape[2:])
+            vision = generation.encode(
+                self.model, self.params, frames, is_video=not image
+            )
+            numbers = tuple(first_number + index for index in batch)
+            encoded.append(Encoded(vision, tuple(batch), numbers, together, views))
         return encoded
 
     def caption_media(

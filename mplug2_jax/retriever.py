@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mplug2_jax.batching import by_kind, padded
+from mplug2_jax.batching import padded, stacked
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
 from mplug2_jax.data.prefetch import batched, read_ahead, unless_error
@@ -138,13 +138,9 @@ class Retriever:
     def encode_window(self, window: Sequence[Media]) -> list[Encoding]:
         """Encodes at most `batch_size` media that were read, of all kinds."""
         its, found = self.predictor, {}
-        for places in by_kind(window):
-            frames = [window[i].frames for i in padded(places, its.batch_size)]
+        for places, frames, image, _ in stacked(window, its.batch_size):
             out = retrieval.encode_media(
-                its.model,
-                its.params,
-                np.stack(frames),
-                is_video=not window[places[0]].image,
+                its.model, its.params, frames, is_video=not image
             )
             found |= zip(places, _rows(out), strict=False)
         return [found[place] for place in range(len(window))]

@@ -41,11 +41,6 @@ class _Classifier:
                 f"Texts of up to {inputs.text_length} tokens do not fit the model's "
                 f"{config.text.max_positions} positions; shorten inputs.text_length."
             )
-        if config.classifier.num_classes != max(1, len(inputs.classes)):
-            raise ValueError(
-                f"The model scores {config.classifier.num_classes} classes, "
-                f"inputs.classes names {len(inputs.classes)}; name each."
-            )
         self.predictor = predictor
 
     @classmethod

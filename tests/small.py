@@ -11,11 +11,13 @@ import jax
 import numpy as np
 
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
+from mplug2_jax.conversion import convert_state_dict
 from mplug2_jax.data import shapes
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.decoding.settings import Decoding
-from mplug2_jax.models.mplug2 import MODULES, MPlug2
+from mplug2_jax.models.config import tiny
+from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
 from mplug2_jax.predictor import Predictor
 
 FRAMES, SIZE, BEAM = 4, 28, 4
@@ -29,6 +31,20 @@ INPUTS = InputConfig(
 )
 DECODING = Decoding(rule="upstream", beam_size=BEAM)
 RANKING = Decoding(ranked=5)  # of a dozen candidates, as the goldens do
+# A model that is trained in tests, in seconds.
+SLIGHT = tiny().replace(
+    vision={"width": 32, "num_layers": 1, "num_heads": 2, "mlp_dim": 64},
+    text={
+        "width": 32,
+        "num_heads": 2,
+        "num_layers": 2,
+        "mlp_dim": 64,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    },
+    fusion={"num_layers": 1},
+    universal={"num_layers": 1, "num_latents": 4},
+)
 QUESTIONS = ("w91 w23", "w10 w6 w5", "w44")
 
 
@@ -67,6 +83,23 @@ def save(directory, modules=MODULES, with_tokenizer=True):
         tokenizer=tokenizer() if with_tokenizer else None,
     )
     return directory
+
+
+@functools.cache
+def pretrained():
+    """The model with pretraining's heads: its configuration, modules and weights."""
+    config = goldens.config("base").replace(contrastive={"width": 32})
+    modules, weights = (*MODULES, *HEADS), goldens.state_dict("base", "pretrain")
+    params, _, _ = convert_state_dict(weights, config, modules)
+    return config, modules, params
+
+
+def save_pretrained(folder):
+    """Writes it as a checkpoint; returns the folder."""
+    config, modules, params = pretrained()
+    its = Metadata(config, modules, inputs=metadata().inputs)
+    save_checkpoint(folder, params, its, tokenizer=tokenizer())
+    return folder
 
 
 def clip(index: int) -> np.ndarray:

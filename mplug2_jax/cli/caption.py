@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
+from mplug2_jax.cli.files import readable
 
 if TYPE_CHECKING:
     from mplug2_jax.prediction import Prediction
@@ -33,23 +34,16 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: the checkpoint cannot be used.
     """
-    from mplug2_jax.data.prefetch import batched, read_ahead
-    from mplug2_jax.data.video import Media
-
     predictor = options.load_predictor(args, "caption", options.decoding_of(args))
     shapes = predictor.shapes([0] * len(args.files))
     done = bad = 0
-    with read_ahead(predictor.read, args.files, ahead=2 * shapes.media) as read:
-        for window in batched(read, shapes.media):
-            usable = [(file, m) for file, m in window if isinstance(m, Media)]
-            for _, error in window:
-                if not isinstance(error, Media):
-                    print(f"mplug2 caption: error: {error}", file=sys.stderr)
-            media = [medium for _, medium in usable]
-            captions = predictor.caption_media(media, shapes, args.top_k, done)
-            for (file, _), caption in zip(usable, captions, strict=True):
-                _show(str(file), caption, args)
-            done, bad = done + len(window), bad + len(window) - len(usable)
+    windows = readable("caption", predictor.read, args.files, shapes.media)
+    for usable, unusable in windows:
+        media = [medium for _, medium in usable]
+        captions = predictor.caption_media(media, shapes, args.top_k, done)
+        for (file, _), caption in zip(usable, captions, strict=True):
+            _show(str(file), caption, args)
+        done, bad = done + len(usable) + unusable, bad + unusable
     return 1 if bad else 0
 
 

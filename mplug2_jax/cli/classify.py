@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
+from mplug2_jax.cli.files import readable
 
 if TYPE_CHECKING:
     from mplug2_jax.classifier import MediaClassifier
@@ -58,23 +59,16 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.text:
         return _texts(args)
-    from mplug2_jax.data.prefetch import batched, read_ahead
-    from mplug2_jax.data.video import Media
-
     classifier = _load(args)
     shapes = classifier.shapes([0] * len(args.files))
     bad = 0
-    with read_ahead(classifier.read, args.files, ahead=2 * shapes.media) as read:
-        for window in batched(read, shapes.media):
-            usable = [(file, m) for file, m in window if isinstance(m, Media)]
-            for _, error in window:
-                if not isinstance(error, Media):
-                    print(f"mplug2 classify: error: {error}", file=sys.stderr)
-            media = [medium for _, medium in usable]
-            found = classifier.classify_media(media, shapes, args.top_k)
-            for (file, _), its in zip(usable, found, strict=True):
-                _show(str(file), its, args)
-            bad += len(window) - len(usable)
+    windows = readable("classify", classifier.read, args.files, shapes.media)
+    for usable, unusable in windows:
+        media = [medium for _, medium in usable]
+        found = classifier.classify_media(media, shapes, args.top_k)
+        for (file, _), its in zip(usable, found, strict=True):
+            _show(str(file), its, args)
+        bad += unusable
     return 1 if bad else 0
 
 

@@ -45,12 +45,19 @@ if TYPE_CHECKING:
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 
-COUNTS = ("n", "median_rank")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
     options.add_model_arguments(parser)
+    _add_data_arguments(parser)
+    _add_task_arguments(parser)
+    _add_output_arguments(parser)
+    options.add_class_arguments(parser)
+    options.add_decoding_arguments(parser)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is evaluated."""
     add = parser.add_argument_group("data").add_argument
     add(
         "--annotations",
@@ -65,6 +72,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder the media names are relative to (default: the annotations' own)",
     )
+    add("--limit", type=int, metavar="N", help="only the first N media")
+    add(
+        "--max-bad-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of annotation lines and media that may be unusable: they are named and "
+        "left out (default: 0)",
+    )
+    add(
+        "--single-frame",
+        action="store_true",
+        help="show each video's middle frame only, as often as it has frames",
+    )
+
+
+def _add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is asked, and how."""
+    add = parser.add_argument_group("task").add_argument
     add(
         "--task",
         choices=(
@@ -74,6 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="all (default): captions, answers and boxes that annotations and "
         "checkpoint allow",
+    )
+    add(
+        "--suite",
+        action="store_true",
+        help="every task that the checkpoint can do, on all the annotations: a table "
+        "(results.md, results.json) and report.html in the folder --output",
     )
     add(
         "--rerank",
@@ -93,19 +125,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="possible answers, one per line, or a JSON list: the likeliest counts",
     )
-    add("--limit", type=int, metavar="N", help="only the first N media")
-    add(
-        "--max-bad-share",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="of annotation lines and media that may be unusable: they are named and "
-        "left out (default: 0)",
-    )
     add(
         "--no-meteor",
         action="store_true",
         help="captions: leave METEOR out, which starts a Java program",
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is written."""
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--output",
+        metavar="PATH",
+        help="write metrics and every prediction as JSON; with --suite, a folder",
     )
     add(
         "--predictions",
@@ -113,24 +146,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --task qa or caption: ask also what has no annotated answer, and "
         "write JSON as the evaluation servers of VQA and COCO take it",
     )
-    add(
-        "--single-frame",
-        action="store_true",
-        help="show each video's middle frame only, as often as it has frames",
-    )
-    add(
-        "--output",
-        metavar="PATH",
-        help="write metrics and every prediction as JSON; with --suite, a folder",
-    )
-    add(
-        "--suite",
-        action="store_true",
-        help="every task that the checkpoint can do, on all the annotations: a table "
-        "(results.md, results.json) and report.html in the folder --output",
-    )
-    options.add_class_arguments(parser)
-    options.add_decoding_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -197,8 +212,7 @@ def _suite(args: argparse.Namespace) -> int:
     for cells in rows(measured):
         print("  ".join(filter(None, cells)))
     skipped = {i: why for its in measured for i, why in its.results.skipped.items()}
-    for name, reason in skipped.items():
-        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
+    _report(skipped)
     return 1 if skipped else 0
 
 
@@ -221,14 +235,10 @@ def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         max_bad_share=args.max_bad_share,
         progress=Progress(sys.stderr),
     )
-    if results.metrics:
-        print(table(results.flat_metrics()))
-    if args.output:
-        _write(Path(args.output), args, predictor, results.to_dict())
+    _finish(args, predictor, results.flat_metrics(), results.to_dict())
     if args.predictions:
         _write_predictions(args, results.records[args.task])
-    for name, reason in results.skipped.items():
-        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
+    _report(results.skipped)
     return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
 
 
@@ -246,10 +256,10 @@ def _prompts(
     args: argparse.Namespace, examples: "Sequence[Example]", classes: "Sequence[str]"
 ) -> int:
     """Zero-shot classification, among --classes, else those of the data."""
-    from mplug2_jax.data.sources import labels_of
+    from mplug2_jax.data.records import classes_of
     from mplug2_jax.evaluation.runner import evaluate_prompts
 
-    classes = classes or sorted({x for e in examples for x in labels_of(e, False)})
+    classes = classes or classes_of(examples, texts=False)
     classifier = options.load_prompt_classifier(args, classes)
     results = evaluate_prompts(
         classifier,
@@ -257,11 +267,8 @@ def _prompts(
         max_bad_share=args.max_bad_share,
         progress=Progress(sys.stderr),
     )
-    print(table(results.flat_metrics()))
-    if args.output:
-        _write(Path(args.output), args, classifier.predictor, results.to_dict())
-    for name, reason in results.skipped.items():
-        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
+    _finish(args, classifier.predictor, results.flat_metrics(), results.to_dict())
+    _report(results.skipped)
     return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
 
 
@@ -282,9 +289,7 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
     )
     glue = glue_task(data.path)
     results = evaluate_texts(predictor, examples, glue, progress=Progress(sys.stderr))
-    print(table(results.flat_metrics()))
-    if args.output:
-        _write(Path(args.output), args, predictor, results.to_dict())
+    _finish(args, predictor, results.flat_metrics(), results.to_dict())
     return 0
 
 
@@ -295,19 +300,34 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         raise ValueError(f"--rerank is {args.rerank}; it must be >= 0.")
     predictor = options.load_predictor(args, None, options.decoding_of(args))
     metrics = retrieve(predictor, examples, args.rerank, dual_softmax=args.dual_softmax)
-    print(table(metrics))
-    if args.output:
-        run = {"rerank": args.rerank, "n": len(examples), "metrics": metrics}
-        _write(Path(args.output), args, predictor, run)
+    run = {"rerank": args.rerank, "n": len(examples), "metrics": metrics}
+    _finish(args, predictor, metrics, run)
     return 0
+
+
+def _finish(
+    args: argparse.Namespace,
+    predictor: "Predictor",
+    metrics: Mapping[str, float],
+    results: Mapping[str, Any],
+) -> None:
+    """Prints the metrics, if there are any, and writes everything where it is asked."""
+    if metrics:
+        print(table(metrics))
+    if args.output:
+        _write(Path(args.output), args, predictor, results)
+
+
+def _report(skipped: Mapping[str, str]) -> None:
+    for name, reason in skipped.items():
+        print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
 
 
 def table(metrics: Mapping[str, float]) -> str:
     """The metrics, one per line."""
-    rows = []
-    for name, value in metrics.items():
-        is_count = name.rsplit("/", 1)[-1] in COUNTS
-        rows.append((name, f"{value:g}" if is_count else f"{100 * value:.2f}"))
+    from mplug2_jax.evaluation.results import shown
+
+    rows = [(name, shown(name, value, 2)) for name, value in metrics.items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value:>8}" for name, value in rows)
 

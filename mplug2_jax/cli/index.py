@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mplug2_jax.cli import options
+from mplug2_jax.cli.files import readable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,21 +72,14 @@ def run(args: argparse.Namespace) -> int:
 def _features(retriever, files: list[str]) -> dict[str, np.ndarray]:
     """A feature of each file that can be read; of the others their faults are said."""
     from mplug2_jax.cli.evaluate import Progress
-    from mplug2_jax.data.prefetch import batched, read_ahead
-    from mplug2_jax.data.video import Media
 
     its, progress = retriever.predictor, Progress(sys.stderr)
     found: dict[str, np.ndarray] = {}
     done = 0
-    with read_ahead(its.read, files, 2 * its.batch_size) as read:
-        for window in batched(read, its.batch_size):
-            usable = [(file, m) for file, m in window if isinstance(m, Media)]
-            for _, error in window:
-                if not isinstance(error, Media):
-                    print(f"mplug2 index: error: {error}", file=sys.stderr)
-            encoded = retriever.encode_window([medium for _, medium in usable])
-            for (file, _), (feature, _) in zip(usable, encoded, strict=True):
-                found[file] = feature
-            done += len(window)
-            progress(done, len(files))
+    for usable, unusable in readable("index", its.read, files, its.batch_size):
+        encoded = retriever.encode_window([medium for _, medium in usable])
+        for (file, _), (feature, _) in zip(usable, encoded, strict=True):
+            found[file] = feature
+        done += len(usable) + unusable
+        progress(done, len(files))
     return found

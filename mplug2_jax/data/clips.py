@@ -1,6 +1,7 @@
 """Frames of a training example: decoding, random frames, augmentation."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,9 +37,24 @@ class ClipReader:
     ) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
         """The frames, and whether they are a video's; several images are as many."""
         if example.others:
-            images = [self._read(file, None, None, rng) for file in _images(example)]
-            return np.concatenate([frames for frames, _ in images]), False
+            return self._read_images((example.media, *example.others), rng), False
         return self._read(example.media, example.start, example.end, rng)
+
+    def _read_images(
+        self, files: Sequence[MediaFile], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "M H W 3"]:
+        """Images that belong together.
+
+        Raises:
+          MediaError: one is a video.
+        """
+        found = []
+        for file in files:
+            frames, video = self._read(file, None, None, rng)
+            if video:
+                raise MediaError(f"{file} is a video; only images are read together")
+            found.append(frames)
+        return np.concatenate(found)
 
     def _read(
         self,
@@ -75,16 +91,3 @@ class ClipReader:
         inside = (times >= (start or 0.0)) & (times < (end or np.inf))
         count = max(int(inside.sum()), 1)
         return read_media(media, count, self._read_size, None, start, end).frames
-
-
-def _images(example: Example) -> tuple[MediaFile, ...]:
-    """The example's images, several of which belong together.
-
-    Raises:
-      MediaError: one is a video.
-    """
-    files = (example.media, *example.others)
-    for file in files:
-        if not is_image(file):
-            raise MediaError(f"{file} is a video; only images are read together")
-    return files

@@ -14,7 +14,15 @@ import numpy as np
 from etils import epath
 
 from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.sources import QA, Example, Label, Region, TextExample
+from mplug2_jax.data.sources import (
+    QA,
+    Example,
+    Label,
+    Region,
+    TextExample,
+    labels_of,
+    without_bytes,
+)
 
 INFO = "dataset_info.json"
 
@@ -197,6 +205,11 @@ class Records(Sequence):
     def _source(self):
         return self._data_source()
 
+    @functools.cached_property
+    def described(self) -> list[Example]:
+        """The examples without the bytes of their media; every record is read once."""
+        return [without_bytes(example) for example in self]
+
     def _data_source(self):
         return self._builder.as_data_source(self.split)  # type: ignore
 
@@ -223,6 +236,28 @@ class Records(Sequence):
         if self.kind == "labelled_text":
             return TextExample(**{name: _text(value) for name, value in record.items()})
         return from_record(record)
+
+
+def described(examples: Sequence[Example]) -> Sequence[Example]:
+    """What is known about examples; the media of records are left on the disk."""
+    return examples.described if isinstance(examples, Records) else examples
+
+
+def classes_of(
+    examples: Sequence[Example] | Sequence[TextExample], texts: bool | None = None
+) -> tuple[str, ...]:
+    """The classes of a data set: those it declares, else all labels, sorted.
+
+    Args:
+      texts: see `labels_of`.
+    """
+    its: Any = examples
+    if isinstance(examples, Records):
+        if examples.classes:
+            return examples.classes
+        if examples.kind != "labelled_text":
+            its = examples.described
+    return tuple(sorted({label for one in its for label in labels_of(one, texts)}))
 
 
 def is_prepared(folder: str | os.PathLike) -> bool:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+COUNTS = ("n", "median_rank")  # all other numbers are shares
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -74,3 +76,14 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def shown(name: str, value: float, digits: int) -> str:
+    """A number as tables have it: a count as it is, a share times 100.
+
+    Args:
+      name: of the metric, behind those of its task and kind if it has some.
+    """
+    if name.rsplit("/", 1)[-1] in COUNTS:
+        return f"{value:g}"
+    return f"{100 * value:.{digits}f}"

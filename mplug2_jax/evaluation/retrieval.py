@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mplug2_jax.data.evaluation_batches import gather_by_id
+from mplug2_jax.data.records import described
 from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
@@ -64,21 +65,22 @@ def search_results(
       OSError, ValueError: a medium cannot be read.
     """
     start = time.monotonic()
-    captions = list(dict.fromkeys(c for example in examples for c in example.captions))
-    if bare := [example.id for example in examples if not example.captions]:
+    known = described(examples)
+    captions = list(dict.fromkeys(c for example in known for c in example.captions))
+    if bare := [example.id for example in known if not example.captions]:
         raise ValueError(
             f"{len(bare)} of {len(examples)} examples have no caption to be found by, "
             f"the first is {bare[0]}; give each at least one."
         )
     compared = _Compared(Retriever(predictor), captions, examples, check)
-    right = _right(captions, examples)
+    right = _right(captions, known)
     forth = compared.reranked(rerank, turned=False)
     metrics = _both_directions(forth, compared.reranked(rerank, turned=True), right)
     if dual_softmax:
         table = dual(compared.scores / compared.retriever.temperature)
         found = _both_directions(table, table.T, right)
         metrics |= {f"dual_softmax/{name}": value for name, value in found.items()}
-    records = _records(captions, examples, forth, right)
+    records = _records(captions, known, forth, right)
     seconds = time.monotonic() - start
     return Results({TASK: metrics}, {TASK: records}, {}, seconds)
 

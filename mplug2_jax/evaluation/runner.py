@@ -21,7 +21,8 @@ from mplug2_jax.classifier import Classifier, MediaClassifier, PromptClassifier
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import read_ahead
-from mplug2_jax.data.sources import Example, without_bytes
+from mplug2_jax.data.records import described
+from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.data.views import Views
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
@@ -90,7 +91,7 @@ def evaluate(
         ),
         "pairs": lambda: PairAsker(predictor),
     }
-    askers = _askers(predictor, examples, tasks, make)
+    askers = _askers(predictor, described(examples), tasks, make)
     encoder: Encoder = predictor
     if not views.single:
         _check_views(askers, single_frame)
@@ -118,7 +119,7 @@ def evaluate_prompts(
     Raises: as `evaluate`.
     """
     asker = PromptAsker(classifier, max_bad_share)
-    if not any(map(asker.count, examples)):
+    if not any(map(asker.count, described(examples))):
         raise ValueError(f"None of the {len(examples)} examples has {asker.annotated}.")
     return run_askers(classifier, examples, [asker], progress=progress)
 
@@ -175,7 +176,7 @@ class _Job:
     Attributes:
       source: whose examples are read when it is their turn.
       places: of the examples in the source, by id.
-      examples: what is known about them, without the bytes of media.
+      examples: what is known about them (`described`).
     """
 
     predictor: Encoder
@@ -189,8 +190,8 @@ class _Job:
     @classmethod
     def of(cls, predictor, examples, askers: Sequence[Asker]) -> "_Job":
         known = [
-            (place, without_bytes(example))
-            for place, example in enumerate(examples)
+            (place, example)
+            for place, example in enumerate(described(examples))
             if any(asker.count(example) for asker in askers)
         ]
         unusable = _unusable(askers, [example for _, example in known])

@@ -23,11 +23,11 @@ from mplug2_jax.data.opening import (
     open_examples,
     open_text_examples,
 )
-from mplug2_jax.data.records import is_prepared
-from mplug2_jax.data.sources import Example, labels_of
+from mplug2_jax.data.records import classes_of, described, is_prepared
+from mplug2_jax.data.sources import MEDIUM_KEYS, Example, labels_of
 from mplug2_jax.data.tfds_sets import glue_task, open_records, prepared_folder
 from mplug2_jax.evaluation.gallery import gallery
-from mplug2_jax.evaluation.results import Results
+from mplug2_jax.evaluation.results import Results, shown
 from mplug2_jax.evaluation.retrieval import search_results
 from mplug2_jax.evaluation.runner import (
     NothingToAskError,
@@ -40,7 +40,6 @@ from mplug2_jax.retriever import Retriever
 from mplug2_jax.tasks.retrieval import CONTRAST, MATCHING
 
 Media = Sequence[Example]
-COUNTS = ("n", "median_rank")  # not shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,19 +144,15 @@ def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:
         )
     if not set(CONTRAST) <= modules:
         return
-    if all(example.captions for example in examples):
+    if all(example.captions for example in described(examples)):
         count = options.rerank if set(MATCHING) <= modules else 0
         yield examples, search_results(predictor, examples, count)
-    if classes := _classes(opened):
+    # Of media: texts about them may have classes, too.
+    labelled = any(labels_of(example, texts=False) for example in described(opened))
+    classes = classes_of(opened, texts=False) if labelled else ()
+    if len(classes) > 1:
         by_prompts = PromptClassifier(Retriever(predictor), classes, TEMPLATES)
         yield examples, evaluate_prompts(by_prompts, examples, max_bad_share=share)
-
-
-def _classes(examples: Media) -> Sequence[str]:
-    """What media are classified as, if they are; not what texts about them are."""
-    seen = sorted({label for e in examples for label in labels_of(e, texts=False)})
-    classes = getattr(examples, "classes", ()) or seen
-    return classes if seen and len(classes) > 1 else ()
 
 
 def is_texts(data: DataConfig) -> bool:
@@ -167,29 +162,11 @@ def is_texts(data: DataConfig) -> bool:
         return open_records(path, data.split).kind == "labelled_text"
     try:
         with open(data.path, encoding="utf-8-sig") as file:
-            first = json.loads(next((line for line in file if line.strip()), "{}"))
+            line = json.loads(next((line for line in file if line.strip()), "{}"))
     except (OSError, ValueError):
         return False  # opening says what is wrong
-    keys = first.keys() if isinstance(first, dict) else ()
-    return "text" in keys and not {"video", "image", "images", "video_id"} & set(keys)
-
-
-def _all(
-    predictor: Predictor, examples: Sequence[Any], rerank: int, glue: str
-) -> Iterator[Results]:
-    """The results of all tasks that model and annotations know."""
-    modules = set(predictor.model.modules)
-    if examples and isinstance(examples[0], TextExample):
-        from mplug2_jax.evaluation.texts import evaluate_texts
-
-        if "classifier" in modules and "vision" not in modules:
-            yield evaluate_texts(predictor, examples, glue)
-        return
-    with contextlib.suppress(NothingToAskError):
-        yield evaluate(predictor, examples)
-    if set(CONTRAST) <= modules and all(example.captions for example in examples):
-        count = rerank if set(MATCHING) <= modules else 0
-        yield search_results(predictor, examples, count)
+    keys = set(line) if isinstance(line, dict) else set()
+    return "text" in keys and not keys & {*MEDIUM_KEYS, "images"}
 
 
 def _decoding(predictor: Predictor) -> str:
@@ -244,15 +221,11 @@ def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
             n = metrics.get("n", len(records))
             written = its.decoding if task in ("caption", "qa", "vqa") else ""
             numbers = ", ".join(
-                f"{name.replace('_', ' ')} {_number(name, value)}"
+                f"{name.replace('_', ' ')} {shown(name, value, 1)}"
                 for name, value in metrics.items()
                 if isinstance(value, int | float) and name != "n"
             )
             yield (its.name, its.split, task, f"{n:g}", numbers, written)
-
-
-def _number(name: str, value: float) -> str:
-    return f"{value:g}" if name.rsplit("/")[-1] in COUNTS else f"{100 * value:.1f}"
 
 
 HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mplug2_jax.losses import (
     Weight,
+    contrastive,
     cross_entropy,
     negative_weights,
     similarities,
@@ -106,7 +107,7 @@ def contrast(
     if teacher is not None:
         soft = both_similarities(teacher, teacher, queue, temperature)
     losses = [
-        _contrastive(one, same, other, soft_weight)
+        contrastive(one, same, other, soft_weight)
         for one, other in zip(logits, soft, strict=True)
     ]
     hits = [jnp.take_along_axis(same, one.argmax(1)[:, None], axis=1) for one in logits]
@@ -115,20 +116,6 @@ def contrast(
         "accuracy_vlc": jnp.stack(hits).mean(),
         "temperature": jax.lax.stop_gradient(temperature),
     }
-
-
-def _contrastive(
-    logits: Float[Array, "B S"],
-    same: Bool[Array, "B S"],
-    soft_logits: Float[Array, "B S"] | None,
-    soft_weight: Weight,
-) -> Float[Array, ""]:
-    """`losses.contrastive`, where keys of the queue may belong to a row too."""
-    target = same / same.sum(axis=1, keepdims=True)
-    if soft_logits is not None:
-        target = (1 - soft_weight) * target + soft_weight * jax.nn.softmax(soft_logits)
-    target = jax.lax.stop_gradient(target)
-    return -jnp.sum(target * jax.nn.log_softmax(logits), axis=1).mean()
 
 
 def matching(logits: Float[Array, "B 3 2"]) -> Metrics:

@@ -77,11 +77,12 @@ class _Run:
     def __init__(self, config: RunConfig, workdir: Path, asked: Interrupts):
         self.config, self.workdir, self.asked = config, workdir, asked
         check_workdir(workdir)
-        config = self.config = with_classes(config)
+        config, examples = with_classes(config)
+        self.config = config
         self.mesh = open_mesh(config)
         tokenizer = open_vocabulary(config)
         self.task = make_task(config, tokenizer, self.mesh)
-        self.source = Source(config, self.task, tokenizer, self.mesh)
+        self.source = Source(config, self.task, tokenizer, self.mesh, examples)
         self.evaluation = make_evaluation(config, self.task, tokenizer, self.mesh)
         self.optimizer = make_optimizer(config.optimizer, self.source.steps)
         self.layout: dict[str, Any] = {"ema_decay": config.ema_decay, "mesh": self.mesh}

@@ -23,8 +23,7 @@ from mplug2_jax.data.pipeline import (
     text_batches,
     training_batches,
 )
-from mplug2_jax.data.records import Records
-from mplug2_jax.data.sources import Example, TextExample, labels_of
+from mplug2_jax.data.records import classes_of
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
 from mplug2_jax.models.config import MPlug2Config
@@ -38,31 +37,33 @@ from mplug2_jax.training.config import GROUNDING, TEXTS, RunConfig
 from mplug2_jax.types import MultimodalBatch
 
 
-def with_classes(config: RunConfig) -> RunConfig:
+def with_classes(config: RunConfig) -> tuple[RunConfig, Any]:
     """The run's configuration with the classes of its training data, where it has none.
+
+    Returns:
+      The configuration, and the training data if they had to be opened for it.
 
     Raises:
       ValueError: there are fewer than two.
     """
     named = config.inputs.classes or config.classification.regression
     if config.task not in CLASSIFICATION or named:
-        return config
-    opened = open_text_examples if config.task == TEXTS else open_examples
-    examples: Any = opened(config.train, config.batch.max_bad_share)
-    classes = _classes(examples, texts=config.task == "pair_classification")
+        return config, None
+    examples = _open_training(config)
+    classes = classes_of(examples, texts=config.task == "pair_classification")
     if len(classes) < 2:
         raise ValueError(
             f"{config.train.path} has the classes {list(classes)}; a classifier needs "
             "two: give each example a label."
         )
     inputs = dataclasses.replace(config.inputs, classes=classes)
-    return dataclasses.replace(config, inputs=inputs)
+    return dataclasses.replace(config, inputs=inputs), examples
 
 
-def _classes(examples: Sequence[Example | TextExample], texts: bool) -> tuple[str, ...]:
-    if isinstance(examples, Records) and examples.classes:
-        return examples.classes
-    return tuple(sorted({x for example in examples for x in labels_of(example, texts)}))
+def _open_training(config: RunConfig) -> Any:
+    """The training data of a run on one data set."""
+    opened = open_text_examples if config.task == TEXTS else open_examples
+    return opened(config.train, config.batch.max_bad_share)
 
 
 def open_mesh(config: RunConfig) -> Mesh:
@@ -208,8 +209,13 @@ def _taken(
 class Source:
     """The run's batches, each with its kind; `steps` is how many the run takes."""
 
-    def __init__(self, config: RunConfig, task: Task, tokenizer, mesh: Mesh):
-        """Raises ValueError or OSError: the data are missing or unusable."""
+    def __init__(
+        self, config: RunConfig, task: Task, tokenizer, mesh: Mesh, examples: Any = None
+    ):
+        """Opens the training data, if `with_classes` has not.
+
+        Raises ValueError or OSError: they are missing or unusable.
+        """
         self.mixed = bool(config.mixture)
         size = task.config.vision.image_size
         shared = (tokenizer, config.inputs)
@@ -220,23 +226,27 @@ class Source:
             return
         make = self._of_texts if config.task == TEXTS else self._of_media
         self.batches: Batches
-        self.batches, steps = make(config, size, *shared, *process_part(mesh))
+        examples = _open_training(config) if examples is None else examples
+        where = process_part(mesh)
+        self.batches, steps = make(examples, config, size, *shared, *where)
         self.steps = config.steps or steps
 
-    def _of_media(self, config: RunConfig, size: int, tokenizer, inputs, *process: int):
+    def _of_media(
+        self, examples, config: RunConfig, size: int, tokenizer, inputs, *process: int
+    ):
         """Batches of videos or images, and the steps of the configured epochs."""
         batch, regression = config.batch, config.classification.regression
         targets = targets_of(config.task, tokenizer, inputs, batch, regression)
-        examples = open_examples(config.train, batch.max_bad_share)
         all_images(examples)
         steps = epochs_to_steps(config.epochs, examples, batch.batch_size, targets)
         shared = examples, tokenizer, inputs, batch, size, config.seed, *process
         return training_batches(*shared, targets=targets), steps
 
-    def _of_texts(self, config: RunConfig, size: int, tokenizer, inputs, *process: int):
+    def _of_texts(
+        self, examples, config: RunConfig, size: int, tokenizer, inputs, *process: int
+    ):
         """Batches of texts alone."""
         batch, regression = config.batch, config.classification.regression
-        examples = open_text_examples(config.train, batch.max_bad_share)
         steps = epochs_to_steps(config.epochs, examples, batch.batch_size)
         shared = examples, tokenizer, inputs, batch, config.seed, *process
         return text_batches(*shared, regression=regression), steps

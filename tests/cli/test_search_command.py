@@ -4,15 +4,11 @@ import json
 import os
 import shutil
 
-import goldens
 import numpy as np
 import pytest
 import small
 
-from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
-from mplug2_jax.conversion import convert_state_dict
 from mplug2_jax.index import FILE, Index
-from mplug2_jax.models.mplug2 import HEADS, MODULES
 from mplug2_jax.retriever import Retriever
 from mplug2_jax.tasks.base import COMPOSITION
 
@@ -22,14 +18,7 @@ QUERY = "w1 w2 w3"
 @pytest.fixture(scope="module")
 def able(tmp_path_factory):
     """A checkpoint with pretraining's heads."""
-    config = goldens.config("base").replace(contrastive={"width": 32})
-    weights = goldens.state_dict("base", "pretrain")
-    params, _, _ = convert_state_dict(weights, config, (*MODULES, *HEADS))
-    folder = tmp_path_factory.mktemp("able") / "checkpoint"
-    inputs = small.metadata().inputs
-    metadata = Metadata(config, (*MODULES, *HEADS), inputs=inputs)
-    save_checkpoint(folder, params, metadata, tokenizer=small.tokenizer())
-    return folder
+    return small.save_pretrained(tmp_path_factory.mktemp("able") / "checkpoint")
 
 
 @pytest.fixture(scope="module")

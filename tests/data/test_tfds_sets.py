@@ -209,7 +209,7 @@ def test_batches_of_glue_and_of_its_numbers(downloads, tmp_path):
         data = DataConfig(f"tfds:glue/{task}", data_dir=str(tmp_path / "data"))
         run = RunConfig("text_classification", tiny(), data)
         if task == "rte":
-            run = with_classes(run)
+            run, _ = with_classes(run)
             assert run.inputs.classes == ("entailment", "not_entailment")
         inputs = InputConfig(text_length=8, classes=run.inputs.classes)
         batches = text_batches(
@@ -264,7 +264,7 @@ def test_images_keep_their_bytes_and_have_their_classes(tmp_path):
         assert medium.image and (medium.frames[0, ..., channel] == 255).all()
     with pytest.raises(ValueError, match="holds images; expected texts with labels"):
         open_text_examples(data)
-    config = with_classes(RunConfig("image_classification", tiny(), data))
+    config, _ = with_classes(RunConfig("image_classification", tiny(), data))
     assert config.inputs.classes == ("red one", "blue")
 
 

@@ -4,17 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
-import goldens
 import numpy as np
 import pytest
 import small
 
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
-from mplug2_jax.conversion import convert_state_dict
 from mplug2_jax.data.sources import Example
 from mplug2_jax.evaluation.retrieval import dual, recall, retrieve
-from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
+from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
 
@@ -24,10 +22,8 @@ CAPTIONS = (("w1 w2 w3", "w9 w8"), ("w4 w5",), ("w6 w30 w31 w32",), ("w7",))
 @pytest.fixture(scope="module")
 def predictor():
     """The golden model with pretraining's heads."""
-    config = goldens.config("base").replace(contrastive={"width": 32})
-    model = MPlug2(config, (*MODULES, *HEADS))
-    weights = goldens.state_dict("base", "pretrain")
-    params, _, _ = convert_state_dict(weights, config, model.modules)
+    config, modules, params = small.pretrained()
+    model = MPlug2(config, modules)
     return Predictor(model, params, small.tokenizer(), small.INPUTS, batch_size=3)
 
 

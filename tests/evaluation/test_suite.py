@@ -3,32 +3,22 @@
 import json
 import re
 
-import goldens
 import numpy as np
 import pytest
 import small
 from PIL import Image
 
-from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
-from mplug2_jax.conversion import convert_state_dict
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.evaluation.gallery import gallery, quality
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.evaluation.suite import Measured
-from mplug2_jax.models.mplug2 import HEADS, MODULES
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The golden model with pretraining's heads: it captions, answers and searches."""
-    config = goldens.config("base").replace(contrastive={"width": 32})
-    weights = goldens.state_dict("base", "pretrain")
-    params, _, _ = convert_state_dict(weights, config, (*MODULES, *HEADS))
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    metadata = Metadata(config, (*MODULES, *HEADS), inputs=small.metadata().inputs)
-    save_checkpoint(folder, params, metadata, tokenizer=small.tokenizer())
-    return folder
+    return small.save_pretrained(tmp_path_factory.mktemp("model") / "checkpoint")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import small
 
 from mplug2_jax.cli.main import main
 from mplug2_jax.data import shape_tasks, shapes
@@ -14,7 +15,6 @@ from mplug2_jax.data.sources import read_text_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.texts import class_record, evaluate_texts, score_texts
-from mplug2_jax.models.config import tiny
 from mplug2_jax.text_classifier import TextClassifier
 from mplug2_jax.training.config import RunConfig
 from mplug2_jax.training.loop import train
@@ -22,18 +22,7 @@ from mplug2_jax.training.optimizer import OptimizerConfig
 from mplug2_jax.training.validation import score_of
 
 CLASSES = ("entailment", "not_entailment")
-SMALL = tiny().replace(
-    text={
-        "width": 32,
-        "num_heads": 2,
-        "num_layers": 2,
-        "mlp_dim": 64,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-    },
-    vision={"width": 32, "num_heads": 2, "num_layers": 1, "mlp_dim": 64},
-    universal={"num_layers": 1, "num_latents": 4},
-)
+SMALL = small.SLIGHT
 
 
 def records(said, true):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from PIL import Image
 
 from mplug2_jax.boxes import Coordinates, generalised_iou, iou
@@ -19,7 +20,6 @@ from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import open_tokenizer
 from mplug2_jax.grounder import Grounder
-from mplug2_jax.models import config as configs
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.grounding import Grounding, GroundingConfig
 from mplug2_jax.tasks.parts import split
@@ -30,26 +30,8 @@ from mplug2_jax.types import MultimodalBatch, Tokens
 
 IMAGES, PIXELS = 8, 48
 VOCAB = "configs/shapes_words.txt"
-SMALL = configs.tiny().replace(
-    vision={
-        "width": 32,
-        "num_layers": 1,
-        "num_heads": 2,
-        "patch_size": 8,
-        "image_size": 32,
-        "mlp_dim": 64,
-    },
-    text={
-        "width": 32,
-        "num_heads": 2,
-        "num_layers": 2,
-        "mlp_dim": 64,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-    },
-    fusion={"num_layers": 1},
-    universal={"num_layers": 1, "num_latents": 4},
-    decoder={"num_layers": 1},
+SMALL = small.SLIGHT.replace(
+    vision={"patch_size": 8, "image_size": 32}, decoder={"num_layers": 1}
 )
 INPUTS = InputConfig(num_frames=1, question_length=4, num_bins=32, prompt="")
 COORDINATES = Coordinates((5, 3, 6, 4))  # not in order, as any vocabulary may have it

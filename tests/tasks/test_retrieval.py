@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 
 from mplug2_jax.checkpoint.load import Metadata, read_metadata, save_checkpoint
 from mplug2_jax.data import shapes
@@ -20,7 +21,6 @@ from mplug2_jax.data.sources import Example, read_jsonl
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.losses import negative_weights
-from mplug2_jax.models import config as configs
 from mplug2_jax.models.heads import Features
 from mplug2_jax.models.mplug2 import HEADS, MODULES, abstract_params
 from mplug2_jax.tasks.base import COMPOSITION
@@ -34,26 +34,8 @@ from mplug2_jax.training.validation import score_of
 from mplug2_jax.types import MultimodalBatch, Tokens
 
 CLIPS = 8
-SMALL = configs.tiny().replace(
-    vision={
-        "width": 32,
-        "num_layers": 1,
-        "num_heads": 2,
-        "patch_size": 8,
-        "image_size": 24,
-        "mlp_dim": 64,
-    },
-    text={
-        "width": 32,
-        "num_heads": 2,
-        "num_layers": 2,
-        "mlp_dim": 64,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-    },
-    fusion={"num_layers": 1},
-    universal={"num_layers": 1, "num_latents": 4},
-    contrastive={"width": 16},
+SMALL = small.SLIGHT.replace(
+    vision={"patch_size": 8, "image_size": 24}, contrastive={"width": 16}
 )
 INPUTS = InputConfig(num_frames=2, caption_length=16, prompt="")
 
