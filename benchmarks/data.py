@@ -23,9 +23,10 @@ import numpy as np
 from absl import logging
 from measuring import machine
 
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig, Batches, training_batches
-from mplug2_jax.data.sources import Example, read_jsonl
+from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 
 CAPTION = "a person talks"

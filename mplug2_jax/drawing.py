@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mplug2_jax.data.sources import Box
+from mplug2_jax.data.examples import Box
 
 # Okabe and Ito's colours that stand out on photographs and bear black letters, told
 # apart by colour-blind people too (jfly.uni-koeln.de/color).

@@ -15,8 +15,8 @@ import numpy as np
 
 from mplug2_jax.batching import Encoded, Shapes, as_medium, ask_in_groups
 from mplug2_jax.boxes import Coordinates
+from mplug2_jax.data.examples import Box
 from mplug2_jax.data.image import read_image
-from mplug2_jax.data.sources import Box
 from mplug2_jax.data.video import Media
 from mplug2_jax.predictor import Item, Predictor
 from mplug2_jax.tasks import grounding

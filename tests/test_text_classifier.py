@@ -16,7 +16,8 @@ from PIL import Image
 from mplug2_jax.batching import joined
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
-from mplug2_jax.data.sources import Example, Label, read_jsonl
+from mplug2_jax.data.examples import Example, Label
+from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.pairs import score_pairs
 from mplug2_jax.evaluation.results import Record

@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 from mplug2_jax.cli import options
 
 if TYPE_CHECKING:
+    from mplug2_jax.data.examples import Example
     from mplug2_jax.data.opening import DataConfig
-    from mplug2_jax.data.sources import Example
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 

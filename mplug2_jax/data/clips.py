@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.files import MediaError, MediaFile
 from mplug2_jax.data.image import augment_frames
-from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import frame_times, is_image, read_media, sample_indices
 
 

@@ -5,14 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
-from mplug2_jax.data.sources import (
-    Example,
-    TextExample,
-    read_jsonl,
-    read_text_jsonl,
-)
+from mplug2_jax.data.sources import read_jsonl, read_text_jsonl
 from mplug2_jax.data.tfds_sets import open_records, prepared_folder
 
 T = TypeVar("T")

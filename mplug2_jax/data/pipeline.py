@@ -12,10 +12,10 @@ from jaxtyping import Int
 
 from mplug2_jax.data.batches import BatchConfig, Batches, batches_of
 from mplug2_jax.data.clips import ClipReader
+from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.faults import Faults
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.records import Records
-from mplug2_jax.data.sources import Example, TextExample
 from mplug2_jax.data.targets import Fields, LabelNumbers, Targets, targets_of
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.data.video import is_image

@@ -7,10 +7,10 @@ import numpy as np
 
 from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.clips import ClipReader
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.files import MediaError
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import media_id
-from mplug2_jax.data.sources import Example
 from mplug2_jax.data.templates import Instruction, Kind, instruct
 from mplug2_jax.data.text import clean_caption
 from mplug2_jax.data.tokenizers import Tokenizer

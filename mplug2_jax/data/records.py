@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.sources import (
+from mplug2_jax.data.examples import (
     QA,
     Example,
     Label,
@@ -23,6 +22,7 @@ from mplug2_jax.data.sources import (
     labels_of,
     without_bytes,
 )
+from mplug2_jax.data.files import StoredFile
 
 INFO = "dataset_info.json"
 

@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 
 from mplug2_jax.data import shapes
+from mplug2_jax.data.examples import QA, Box, Label, Region
 from mplug2_jax.data.shapes import COLORS, DIRECTIONS, SHAPES, Object, Scene
-from mplug2_jax.data.sources import QA, Box, Label, Region
 
 ENTAILED, NOT_ENTAILED = "entailment", "not_entailment"
 PEOPLE = 10

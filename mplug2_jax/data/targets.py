@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.examples import QA, Example, Label, Region
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.data.sources import QA, Example, Label, Region
 from mplug2_jax.data.tokenizers import Tokenizer, padded_rows
 from mplug2_jax.types import Tokens
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from mplug2_jax.data.examples import Example, Label, TextExample
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.records import INFO, Records
-from mplug2_jax.data.sources import Example, Label, TextExample
 
 PREFIX = "tfds:"
 IMAGE, LABEL = "image", "label"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.sources import QA, Example, labels_of
+from mplug2_jax.data.examples import QA, Example, labels_of
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
 from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.evaluation.results import Record

@@ -7,7 +7,7 @@ import numpy as np
 
 from mplug2_jax.batching import Encoded, Shapes
 from mplug2_jax.classifier import MediaClassifier
-from mplug2_jax.data.sources import Example, labels_of
+from mplug2_jax.data.examples import Example, labels_of
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.labels import pearson, spearman
 from mplug2_jax.evaluation.results import Record

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pycocoevalcap.rouge.rouge import Rouge
 
 from mplug2_jax.boxes import iou
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.video import read_media
 from mplug2_jax.evaluation.ptb import ptb_tokenize
 from mplug2_jax.evaluation.report import STYLE, contact_sheet, data_url_of

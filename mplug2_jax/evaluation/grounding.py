@@ -7,7 +7,7 @@ import numpy as np
 
 from mplug2_jax.batching import Encoded, Shapes
 from mplug2_jax.boxes import box_accuracy, iou
-from mplug2_jax.data.sources import Box, Example, Region
+from mplug2_jax.data.examples import Box, Example, Region
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.grounder import Grounded, Grounder

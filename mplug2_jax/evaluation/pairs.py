@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.sources import Example, Label
+from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.texts import class_record

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.video import read_media
 from mplug2_jax.evaluation.results import Record, Results
 

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mplug2_jax.data.evaluation_batches import gather_by_id
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.records import described
-from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.predictor import Predictor

@@ -19,10 +19,10 @@ from absl import logging
 from mplug2_jax.batching import Shapes, joined
 from mplug2_jax.classifier import Classifier, MediaClassifier, PromptClassifier
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import read_ahead
 from mplug2_jax.data.records import described
-from mplug2_jax.data.sources import Example
 from mplug2_jax.data.video import Media
 from mplug2_jax.data.views import Views
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker

@@ -17,6 +17,7 @@ from typing import Any
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.staging import staged
 from mplug2_jax.classifier import TEMPLATES, PromptClassifier
+from mplug2_jax.data.examples import Example, labels_of
 from mplug2_jax.data.opening import (
     DataConfig,
     first,
@@ -24,7 +25,7 @@ from mplug2_jax.data.opening import (
     open_text_examples,
 )
 from mplug2_jax.data.records import classes_of, described, is_prepared
-from mplug2_jax.data.sources import MEDIUM_KEYS, Example, labels_of
+from mplug2_jax.data.sources import MEDIUM_KEYS
 from mplug2_jax.data.tfds_sets import glue_task, open_records, prepared_folder
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.results import Results, shown

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
-from mplug2_jax.data.sources import TextExample
+from mplug2_jax.data.examples import TextExample
 from mplug2_jax.data.targets import LabelNumbers
 from mplug2_jax.evaluation.labels import (
     accuracy,

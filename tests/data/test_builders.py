@@ -12,8 +12,8 @@ from mplug2_jax.cli import prepare as command
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts
+from mplug2_jax.data.examples import labels_of
 from mplug2_jax.data.records import Records
-from mplug2_jax.data.sources import labels_of
 from mplug2_jax.data.video import read_media
 
 

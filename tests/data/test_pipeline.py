@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mplug2_jax.data import shapes
+from mplug2_jax.data.examples import QA
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import (
     BatchConfig,
@@ -14,7 +15,7 @@ from mplug2_jax.data.pipeline import (
     epochs_to_steps,
     training_batches,
 )
-from mplug2_jax.data.sources import QA, read_jsonl
+from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 

@@ -13,6 +13,7 @@ from mplug2_jax.cli.main import main
 from mplug2_jax.data import shapes
 from mplug2_jax.data.builders.declaration import SHARD_SIZES
 from mplug2_jax.data.containers import missing_bytes
+from mplug2_jax.data.examples import QA, Example, Label, Region
 from mplug2_jax.data.faults import TooManyFaultsError
 from mplug2_jax.data.files import MediaError, StoredFile
 from mplug2_jax.data.inputs import InputConfig
@@ -25,7 +26,6 @@ from mplug2_jax.data.pipeline import (
     training_batches,
 )
 from mplug2_jax.data.records import Records, from_record, to_record
-from mplug2_jax.data.sources import QA, Example, Label, Region
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import frame_times, read_media

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mplug2_jax.data.sources import QA, read_jsonl
+from mplug2_jax.data.examples import QA
+from mplug2_jax.data.sources import read_jsonl
 
 
 @pytest.fixture

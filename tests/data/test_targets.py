@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.examples import QA, Example
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.data.sources import QA, Example
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 

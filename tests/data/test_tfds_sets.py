@@ -14,10 +14,10 @@ from PIL import Image
 from mplug2_jax.cli.main import main
 from mplug2_jax.data import tfds_sets
 from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.examples import Label, TextExample
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.opening import DataConfig, open_examples, open_text_examples
 from mplug2_jax.data.pipeline import all_images, text_batches
-from mplug2_jax.data.sources import Label, TextExample
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import read_media
 from mplug2_jax.models.config import tiny

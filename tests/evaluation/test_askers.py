@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import small
 
-from mplug2_jax.data.sources import QA, Example, Label
+from mplug2_jax.data.examples import QA, Example, Label
 from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.evaluation.vqa import soft_accuracy

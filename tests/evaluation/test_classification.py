@@ -7,7 +7,7 @@ import pytest
 from small import clip
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.sources import Example, Label
+from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.classification import ClassAsker, score_classes
 from mplug2_jax.evaluation.labels import top_k_accuracy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.sources import Example, Region
+from mplug2_jax.data.examples import Example, Region
 from mplug2_jax.evaluation.grounding import BoxAsker, score_boxes
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.grounder import Grounded

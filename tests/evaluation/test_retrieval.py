@@ -10,7 +10,7 @@ import small
 
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 from mplug2_jax.evaluation.retrieval import dual, recall, retrieve
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import small
 
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.examples import QA, Example
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.predictor import Predictor
 

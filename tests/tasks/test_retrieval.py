@@ -14,10 +14,11 @@ import small
 from mplug2_jax.checkpoint.load import Metadata, read_metadata, save_checkpoint
 from mplug2_jax.data import shapes
 from mplug2_jax.data.batches import BatchConfig
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.opening import DataConfig
 from mplug2_jax.data.pipeline import media_id, training_batches
-from mplug2_jax.data.sources import Example, read_jsonl
+from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.losses import negative_weights

@@ -21,9 +21,9 @@ from tensorflow_datasets.core import file_adapters, writer
 
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import Counts, Dataset, Shard
+from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.files import MediaFile, StoredFile
 from mplug2_jax.data.records import features, to_record
-from mplug2_jax.data.sources import Example, TextExample
 
 Report = Callable[[str], None]
 FORMAT = file_adapters.FileFormat.ARRAY_RECORD

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from absl import logging
 
+from mplug2_jax.data.examples import Example, TextExample, labels_of
 from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.sources import Example, TextExample, labels_of
 
 Item = Example | TextExample | tuple[str, str]  # of text: its id and itself
 Shard = Callable[[], Iterable[Item]]

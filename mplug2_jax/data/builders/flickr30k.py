@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import find, read_json
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
 from mplug2_jax.data.builders.reading import folder_split, table_split, tar_split
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 
 def _splits(manual: Path) -> dict[str, Content]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Content, Counts, Dataset
 from mplug2_jax.data.builders.reading import find, read_table
-from mplug2_jax.data.sources import SUFFIXES, Example, Label
+from mplug2_jax.data.examples import Example, Label
+from mplug2_jax.data.sources import SUFFIXES
 
 # Split: the names of its table and of its folder.
 SPLITS = {

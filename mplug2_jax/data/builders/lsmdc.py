@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, find
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 FILES = {
     "train": "LSMDC16_annos_training.csv",

@@ -12,7 +12,7 @@ from mplug2_jax.data.builders.reading import (
     read_json,
     read_table,
 )
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 FOLDERS = ("TrainValVideo", "TestVideo", "video", "videos", "videos/all", ".")
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}

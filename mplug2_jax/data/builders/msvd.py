@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, find, questions_of
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 FOLDERS = ("YouTubeClips", "video", ".")
 # The usual split of the captions, by place in youtube_mapping.txt.

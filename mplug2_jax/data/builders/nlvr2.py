@@ -7,7 +7,8 @@ from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import find
-from mplug2_jax.data.sources import Example, Label, parsed_lines
+from mplug2_jax.data.examples import Example, Label
+from mplug2_jax.data.sources import parsed_lines
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test1"}
 CLASSES = ("False", "True")

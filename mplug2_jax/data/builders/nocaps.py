@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
-from mplug2_jax.data.sources import Example, Label
+from mplug2_jax.data.examples import Example, Label
 
 FILES = {
     "validation": ("nocaps_val_4500_captions.json", ("val", "validation", "images")),

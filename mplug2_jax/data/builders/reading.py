@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Split
+from mplug2_jax.data.examples import QA, Example
 from mplug2_jax.data.files import MediaFile, StoredFile
-from mplug2_jax.data.sources import QA, SUFFIXES, Example
+from mplug2_jax.data.sources import SUFFIXES
 
 csv.field_size_limit(1 << 24)
 

@@ -15,7 +15,8 @@ from absl import logging
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import find, read_json, read_plain_pickle
-from mplug2_jax.data.sources import Example, Region, checked_box
+from mplug2_jax.data.examples import Example, Region
+from mplug2_jax.data.sources import checked_box
 
 Image = Mapping[str, Any]
 SPLITS = {"train": "train", "val": "validation", "test": "test"}

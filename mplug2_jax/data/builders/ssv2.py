@@ -8,7 +8,7 @@ from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
-from mplug2_jax.data.sources import Example, Label
+from mplug2_jax.data.examples import Example, Label
 
 FOLDERS = ("20bn-something-something-v2", "videos", ".")
 # Train and validation: github.com/OpenGVLab/VideoMAEv2, docs/DATASET.md.

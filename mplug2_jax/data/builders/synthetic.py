@@ -16,8 +16,8 @@ from PIL import Image
 
 from mplug2_jax.data import shape_tasks, shapes
 from mplug2_jax.data.builders.declaration import Content, Counts, Dataset, Split
+from mplug2_jax.data.examples import QA, Example, Label, TextExample
 from mplug2_jax.data.files import StoredFile
-from mplug2_jax.data.sources import QA, Example, Label, TextExample
 
 FRAMES, SIZE = 9, 48  # odd: the middle frame is the middle of the motion
 ANNOTATIONS = ("captions", "questions", "labels", "regions")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, asked, find, read_table
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 KINDS = {"0": "object", "1": "number", "2": "color", "3": "location"}
 # github.com/YunseokJANG/tgif-qa, README: what its Frame QA has.

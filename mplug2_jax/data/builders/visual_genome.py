@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, asked, find, read_json
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 
 def _media(manual: Path) -> MediaFolders:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import find, read_json
-from mplug2_jax.data.sources import QA, Example
+from mplug2_jax.data.examples import QA, Example
 
 # By split: what its files are called after, and its images.
 SPLITS = {

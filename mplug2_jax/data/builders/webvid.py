@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
 from mplug2_jax.data.builders.reading import find, table_split, tar_split
-from mplug2_jax.data.sources import Example
+from mplug2_jax.data.examples import Example
 
 
 def _splits(size: str, manual: Path) -> dict[str, Content]:
