@@ -9,6 +9,10 @@ Published: no citable figure of mPLUG-2. Reproduced: no.
     mplug2 evaluate --checkpoint runs/cifar100 --task classification \\
         --annotations data/cifar100/3.0.2 --split test --crops 3
 
+Other transfer sets of TFDS, such as cifar10, food101, oxford_iiit_pet or
+oxford_flowers102, are prepared and trained in the same way, with
+--config.train.path=tfds:NAME: every set with an image and a label is read.
+
 Source: mPLUG-2's recipe was never released; this is its family's. MAE's ViT-L
 (FINETUNE.md, facebookresearch/mae): 50 epochs, batch 1024, layer-wise decay 0.75,
 weight decay 0.05, drop path 0.2, mixup 0.8; label smoothing 0.1: arXiv 1512.00567. Its

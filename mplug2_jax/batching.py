@@ -60,6 +60,14 @@ class Encoded:
     media: int = 1
     views: int = 1
 
+    def require_one(self) -> None:
+        """Raises ValueError if each medium is several images."""
+        if self.media > 1:
+            raise ValueError(
+                f"A medium is {self.media} images; only classes are about several "
+                "together, texts and boxes are about one."
+            )
+
 
 def as_medium(item: Media | Shaped[np.ndarray, "..."], size: int) -> Media:
     """Frames as a medium of `size` pixels; arrays `H W 3` are images.

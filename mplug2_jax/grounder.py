@@ -105,8 +105,9 @@ class Grounder:
         """Boxes of any number of phrases about each row of `encoded`, in shares.
 
         Raises:
-          ValueError: a phrase is empty.
+          ValueError: a phrase is empty, or the media are several images each.
         """
+        encoded.require_one()
         if any(not phrase.strip() for its in phrases for phrase in its):
             raise ValueError("A phrase is empty; say what to look for.")
         return ask_in_groups(

@@ -306,6 +306,7 @@ class Predictor:
 
     def caption_encoded(self, encoded: Encoded, top_k: int = 1) -> list[Prediction]:
         """Captions of the rows of `encoded` that are not padding."""
+        encoded.require_one()
         decoding = self.caption_decoding
         count = texts_per_row(decoding, top_k)
         if self.inputs.instruction:
@@ -335,6 +336,7 @@ class Predictor:
         top_k: int = 1,
     ) -> list[list[Prediction]]:
         """Answers to any number of questions about each row of `encoded`."""
+        encoded.require_one()
         candidates = self._checked(questions, candidates, top_k)
         return ask_in_groups(
             list(map(len, questions)),

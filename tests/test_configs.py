@@ -9,6 +9,7 @@ import pytest
 from mplug2_jax.boxes import Coordinates
 from mplug2_jax.cli.train import read_config
 from mplug2_jax.data import shapes
+from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.templates import KINDS, instruct
 from mplug2_jax.data.tokenizers import open_tokenizer
 from mplug2_jax.models.mplug2 import abstract_params
@@ -31,6 +32,17 @@ def test_config_builds_its_model_and_optimizer(path):
     make_optimizer(config.optimizer, 10)
     if config.task == "pretraining":
         assert {part.kind for part in config.mixture} == {"video", "image", "text"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_its_prepared_sets_are_there_to_prepare(path):
+    """In its values and in the commands of its first lines."""
+    config = read_config(str(path), [])
+    parts = config["mixture"].values() if config["mixture"] else [config]
+    data = [part.get("data") or part["train"] for part in parts]
+    named = " ".join([path.read_text(), *(its["path"] or "" for its in data)])
+    assert set(re.findall(r"mplug2_data/(\w+)/", named)) <= DATASETS.keys()
+    assert set(re.findall(r"mplug2 prepare (\w+) ", named)) <= DATASETS.keys()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@
     DIR/tokenizer/    written by the tokenizer, optional
 
 Further files (a conversion's report, dead weights) may lie beside them. A resumable
-training state (`checkpoint/manager.py`) is read like a checkpoint folder.
+training state (`checkpoint/manager.py`) is read like a checkpoint folder, with the
+moving average for parameters where there is one.
 """
 
 import contextlib
@@ -182,14 +183,16 @@ def load_checkpoint(
             f"{', '.join(metadata.modules)}: use a checkpoint with these modules."
         )
     abstract = abstract_params(metadata.config, _in_order(chosen))
-    _check_shapes(directory, _stored(directory), tree, abstract)
+    stored = _stored(directory)
+    name = _stored_name(stored, tree)
+    _check_shapes(directory, stored, name, abstract)
     if shardings is None:
         shardings = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     if isinstance(shardings, jax.sharding.Sharding):
         one = shardings
         shardings = jax.tree.map(lambda _: one, abstract)
     target = {
-        tree: jax.tree.map(
+        name: jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=where
             ),
@@ -198,7 +201,7 @@ def load_checkpoint(
         )
     }
     restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-    restored = _restore(directory, target, restore_args)[tree]
+    restored = _restore(directory, target, restore_args)[name]
     return restored, dataclasses.replace(metadata, modules=_in_order(chosen))
 
 
@@ -216,12 +219,18 @@ def lazy_checkpoint(directory: str | Path) -> tuple[Tree, Tree | None, Metadata]
     abstract = abstract_params(metadata.config, metadata.modules)
     stored = _stored(directory)
 
-    def tree(name):
+    def tree(wanted):
+        name = _stored_name(stored, wanted)
         _check_shapes(directory, stored, name, abstract)
         return unflatten(dict(_lazy_leaves(directory, name, abstract)))
 
     teacher = None if stored.get("teacher") is None else tree("teacher")
     return tree("params"), teacher, metadata
+
+
+def _stored_name(stored: Tree, tree: str) -> str:
+    """Of a training state the parameters are their moving average, as in `final/`."""
+    return "ema" if tree == "params" and stored.get("ema") is not None else tree
 
 
 def _in_order(modules: Iterable[str]) -> tuple[str, ...]:

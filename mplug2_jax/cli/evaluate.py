@@ -211,9 +211,9 @@ def _suite(args: argparse.Namespace) -> int:
     write_suite(args.output, measured, {"checkpoint": args.checkpoint})
     for cells in rows(measured):
         print("  ".join(filter(None, cells)))
-    skipped = {i: why for its in measured for i, why in its.results.skipped.items()}
-    _report(skipped)
-    return 1 if skipped else 0
+    for its in measured:
+        _report(its.results.skipped)
+    return max(_status(args, its.results.skipped, its.examples) for its in measured)
 
 
 def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
@@ -239,7 +239,7 @@ def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
     if args.predictions:
         _write_predictions(args, results.records[args.task])
     _report(results.skipped)
-    return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
+    return _status(args, results.skipped, examples)
 
 
 def _write_predictions(args: argparse.Namespace, records: "Sequence[Record]") -> None:
@@ -269,7 +269,7 @@ def _prompts(
     )
     _finish(args, classifier.predictor, results.flat_metrics(), results.to_dict())
     _report(results.skipped)
-    return 1 if len(results.skipped) > args.max_bad_share * len(examples) else 0
+    return _status(args, results.skipped, examples)
 
 
 def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
@@ -316,6 +316,13 @@ def _finish(
         print(table(metrics))
     if args.output:
         _write(Path(args.output), args, predictor, results)
+
+
+def _status(
+    args: argparse.Namespace, skipped: Mapping[str, str], examples: Sequence[Any]
+) -> int:
+    """The exit status: 1 if more media were left out than may be."""
+    return int(len(skipped) > args.max_bad_share * len(examples))
 
 
 def _report(skipped: Mapping[str, str]) -> None:

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tfds(args: argparse.Namespace) -> int:
-    """Prepares one of TFDS's own data sets, whose counts TFDS checks."""
+    """Prepares one of TFDS's own data sets."""
     import tensorflow_datasets as tfds
 
     from mplug2_jax.data.tfds_sets import prepare
@@ -112,7 +112,8 @@ def _tfds(args: argparse.Namespace) -> int:
     if wrong := [name for name, value in given.items() if value]:
         raise ValueError(f"{wrong[0]} is not for {args.dataset}; leave it out.")
     tfds.disable_progress_bar()
-    print(prepare(args.dataset, args.data_dir, args.manual_dir))
+    any_counts = {"any_counts": args.any_counts}
+    print(prepare(args.dataset, args.data_dir, args.manual_dir, **any_counts))
     return 0
 
 

@@ -123,6 +123,10 @@ class _Loader:
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
         fields: Fields = {}
         for target in self.targets:
+            if example.others and not target.several:
+                raise ValueError(
+                    f"{example.id} is several images, which only classes are about"
+                )
             fields |= target(example, rng)
         frames, video = self.read(example, rng)
         ids = media_id(example)

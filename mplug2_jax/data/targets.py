@@ -20,9 +20,11 @@ class Targets(abc.ABC):
 
     Attributes:
       counts: which annotations of an example are read, and how many a batch takes.
+      several: whether an example may be several images, seen together.
     """
 
     counts: dict[str, int]
+    several = False
 
     @abc.abstractmethod
     def __call__(self, example: Example, rng: np.random.Generator) -> Fields:
@@ -122,6 +124,8 @@ class Classes(Targets):
       texts: whether texts are what is classified.
       regression: labels are numbers.
     """
+
+    several = True
 
     def __init__(
         self,

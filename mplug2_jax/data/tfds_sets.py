@@ -33,6 +33,25 @@ TEXTS = (
     ("sentence",),  # SST-2, CoLA
     ("text",),  # IMDB, AG News
 )
+# Examples by split of the sets that configs/ names: tensorflow.org/datasets/catalog.
+_PARTS = ("train", "validation", "test")
+_MNLI = tuple(
+    f"{part}_{how}" for part in _PARTS[1:] for how in ("matched", "mismatched")
+)
+COUNTS: Mapping[str, Mapping[str, int]] = {
+    "glue/cola": dict(zip(_PARTS, (8551, 1043, 1063), strict=True)),
+    "glue/sst2": dict(zip(_PARTS, (67349, 872, 1821), strict=True)),
+    "glue/mrpc": dict(zip(_PARTS, (3668, 408, 1725), strict=True)),
+    "glue/qqp": dict(zip(_PARTS, (363846, 40430, 390965), strict=True)),
+    "glue/stsb": dict(zip(_PARTS, (5749, 1500, 1379), strict=True)),
+    "glue/qnli": dict(zip(_PARTS, (104743, 5463, 5463), strict=True)),
+    "glue/rte": dict(zip(_PARTS, (2490, 277, 3000), strict=True)),
+    "glue/mnli": {"train": 392702}
+    | dict(zip(_MNLI, (9815, 9832, 9796, 9847), strict=True)),
+    "cifar10": {"train": 50000, "test": 10000},
+    "cifar100": {"train": 50000, "test": 10000},
+    "imagenet2012": {"train": 1281167, "validation": 50000},
+}
 UNLABELLED = -1  # what TFDS has in place of labels that nobody published
 # TFDS imports its modules one after the other, and stops at one that needs TensorFlow.
 MODULES = ("text", "image_classification")
@@ -167,15 +186,17 @@ def prepare(
     data_dir: str | os.PathLike,
     manual_dir: str | os.PathLike | None = None,
     report: Callable[[str], None] = print,
+    any_counts: bool = False,
 ) -> Path:
     """Downloads tfds:NAME and writes it as ArrayRecord; returns its folder.
 
     Args:
       manual_dir: where you put files that TFDS may not fetch (ImageNet's).
+      any_counts: takes other numbers of examples than `COUNTS` has.
 
     Raises:
-      ValueError: TFDS knows no such data set, needs TensorFlow to prepare it, or lacks
-        its files.
+      ValueError: TFDS knows no such data set, needs TensorFlow to prepare it, lacks its
+        files, or has found other numbers of examples in them.
       OSError: the files cannot be fetched.
     """
     import tensorflow_datasets as tfds
@@ -197,6 +218,14 @@ def prepare(
         ) from error
     for split, its in builder.info.splits.items():
         report(f"{split}: {its.num_examples} examples, {its.num_bytes >> 20} MiB")
+    found = {split: its.num_examples for split, its in builder.info.splits.items()}
+    for split, number in COUNTS.get(name, {}).items() if not any_counts else ():
+        if found.get(split, 0) != number:
+            raise ValueError(
+                f"{name}, split {split}: {found.get(split, 0)} examples found, "
+                f"{number} expected; remove {builder.data_path} and fetch the files "
+                "again, or take what is there with --any-counts."
+            )
     return Path(builder.data_path)
 
 

@@ -171,6 +171,10 @@ class _Compared:
         self.retriever, self.check = retriever, check
 
         def read(example: Example) -> Media:
+            if example.others:
+                raise ValueError(
+                    f"{example.id} is several images; only one at a time is searched."
+                )
             its = retriever.predictor
             return its.read(example.media, example.start, example.end)
 

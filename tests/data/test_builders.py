@@ -121,6 +121,22 @@ def test_a_line_of_other_columns_is_named(manual, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "message"),
+    [
+        ("cc3m", {"train.tsv": "a red cat\thttp://x/1.jpg\n"}, "no image"),
+        ("webvid_2m", {"results_2M_train.csv": "videoid,caption\n1,x\n"}, "no name"),
+        ("sbu", {"train.tsv": ""}, "no image"),
+    ],
+)
+def test_a_table_of_other_columns_is_named(name, files, message, manual, capsys):
+    """As the official tables of addresses are, which have no header."""
+    write(manual, files)
+    assert prepare(name, manual)[0] == 2
+    said = capsys.readouterr().err
+    assert "expected a header that names the columns" in said and message in said
+
+
 def test_preparing_goes_on_where_it_stopped(manual, monkeypatch, capsys):
     monkeypatch.setitem(SHARD_SIZES, "video", 2)
     videos = [(f"video{i}", "train") for i in range(10, 16)]

@@ -143,7 +143,9 @@ def downloads(tmp_path, monkeypatch):
 
 
 def prepare(name, tmp_path, *options):
-    return main(["prepare", name, "--data-dir", str(tmp_path / "data"), *options])
+    """Of imitated files, which are fewer than the published ones."""
+    shared = ["--data-dir", str(tmp_path / "data"), "--any-counts"]
+    return main(["prepare", name, *shared, *options])
 
 
 @pytest.mark.parametrize("task", SETS)
@@ -165,6 +167,16 @@ def test_glue_is_prepared_by_tfds_and_read(task, downloads, tmp_path, capsys):
     with pytest.raises(ValueError, match=f"glue/{task}, split test.* has no label"):
         open_text_examples(DataConfig(folder, split=f"test{matched}"))
     assert "tensorflow" not in sys.modules
+
+
+def test_numbers_of_examples_are_checked(downloads, tmp_path, capsys):
+    write(downloads, SETS["rte"][0])
+    command = ["prepare", "tfds:glue/rte", "--data-dir", str(tmp_path / "data")]
+    assert main(command) == main(command) == 2  # prepared before is no excuse
+    assert "split train: 1 examples found, 2490 expected; remove" in (
+        capsys.readouterr().err
+    )
+    assert main([*command, "--any-counts"]) == 0
 
 
 def test_splits_and_versions_are_found_and_named(downloads, tmp_path, capsys):

@@ -78,6 +78,57 @@ def test_every_task_of_a_checkpoint(checkpoint, annotations, tmp_path, capsys):
     assert "all.jsonl" not in (tmp_path / "out" / "results.md").read_text()
 
 
+def test_a_share_of_media_may_be_unusable(checkpoint, annotations, tmp_path, capsys):
+    lines = annotations[1].read_text().splitlines()
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    lines.append(json.dumps({"video": str(broken), "question": "w1", "answer": "w0"}))
+    (tmp_path / "some.jsonl").write_text("\n".join(lines))
+    shared = checkpoint, tmp_path / "out", tmp_path / "some.jsonl"
+    assert run(*shared) == 1
+    assert "left out" in capsys.readouterr().err
+    assert run(*shared, extra=("--max-bad-share", 0.3)) == 0
+    assert "1 media could not be used" in (tmp_path / "out/results.md").read_text()
+
+
+def test_pretraining_answers_and_classifies_without_more(
+    checkpoint, annotations, tmp_path, capsys
+):
+    """Answers that are written or ranked; classes by prompts, of files and in all."""
+
+    def said(command, *arguments):
+        shared = ["--checkpoint", checkpoint, "--batch-size", 3]
+        assert main([str(a) for a in (command, *arguments, *shared)]) == 0
+        return capsys.readouterr().out
+
+    clips = [json.loads(x)["video"] for x in annotations[1].read_text().splitlines()]
+    words = tmp_path / "words.txt"
+    words.write_text("w3\nw9\nw27\n")
+    assert said("ask", clips[0], small.QUESTIONS[0], "--beam-size", small.BEAM)
+    ranked = said("ask", clips[0], small.QUESTIONS[0], "--candidates", words)
+    assert ranked.split()[-1] in ("w3", "w9", "w27")
+    found = said("classify", *clips, "--classes", words, "--template", "w5 {}")
+    names = [line.split("\t")[1] for line in found.splitlines()]
+    labelled = tmp_path / "labelled.jsonl"
+    lines = ({"video": c, "label": n} for c, n in zip(clips, names, strict=True))
+    labelled.write_text("\n".join(map(json.dumps, lines)))
+    asked = ("--annotations", labelled, "--task", "zero_shot_classification")
+    table = said("evaluate", *asked, "--classes", words, "--template", "w5 {}")
+    scores = dict(line.split() for line in table.splitlines())
+    assert float(scores["zero_shot_classification/accuracy"]) == 100
+
+
+def test_several_images_have_classes_but_no_captions(checkpoint, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (28, 28)).save(tmp_path / name)
+    line = {"images": ["a.png", "b.png"], "captions": ["w1"]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(line))
+    for task in ("caption", "retrieval"):
+        asked = ["--annotations", str(tmp_path / "pairs.jsonl"), "--task", task]
+        assert main(["evaluate", "--checkpoint", str(checkpoint), *asked]) == 2
+        assert "images; only" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_named(checkpoint, annotations, tmp_path, capsys):
     assert run(checkpoint, None, annotations[0]) == 2
     assert "give it a folder by --output" in capsys.readouterr().err

@@ -45,9 +45,12 @@ case "$action" in
     exit $status ;;
 esac
 """
-# Four tasks on this host, with the variables that Slurm gives them.
+# Two tasks on this host, with the variables that Slurm gives them.
 SRUN = r"""#!/usr/bin/env bash
-while [[ "$1" == --* ]]; do shift; done
+while [[ "$1" == --* ]]; do
+  echo "$1" >> "$FAKE/srun"
+  shift
+done
 export SLURM_JOB_ID=$JOB SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost
 export SLURM_STEP_NUM_NODES=1
 pids=()

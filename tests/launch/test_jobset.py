@@ -82,8 +82,22 @@ JOBSET = Map(
                         "publishNotReadyAddresses": bool,
                     }
                 ),
-                "failurePolicy": Map({"maxRestarts": int, "rules": list}),
-                "successPolicy": Map({"operator!": ("All", "Any")}),
+                "failurePolicy": Map(
+                    {
+                        "maxRestarts": int,
+                        "restartStrategy": ("Recreate", "BlockingRecreate"),
+                        "rules": list,
+                    }
+                ),
+                "successPolicy": Map(
+                    {"operator!": ("All", "Any"), "targetReplicatedJobs": [str]}
+                ),
+                "startupPolicy": Map({"startupPolicyOrder!": ("AnyOrder", "InOrder")}),
+                "coordinator": Map(
+                    {"replicatedJob!": str, "jobIndex": int, "podIndex": int}
+                ),
+                "managedBy": str,
+                "ttlSecondsAfterFinished": int,
                 "replicatedJobs!": [
                     Map(
                         {

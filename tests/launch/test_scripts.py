@@ -104,6 +104,47 @@ def test_unknown_pod_action(launch):
 
 
 @pytest.mark.slow
+def test_local_processes_meet(launch, environment, tmp_path):
+    arguments = ("--config", "it's.py", "--workdir", str(tmp_path / "run"))
+    its = {"PYTHON": f"{environment['STUBS']}/member", "PORT": environment["PORT"]}
+    done = launch("local.sh", *arguments, PROCESSES="2", DEVICES="3", **its)
+    assert done.returncode == 0, done.stderr
+    found = members(tmp_path / "run")
+    assert [m["kind"] for m in found] == ["by hand"] * 2
+    assert all(m["indices"] == [0, 1] for m in found)
+    assert found[0]["arguments"] == list(arguments)
+    assert "process 1 of 2 (by hand): 3 of 6 devices" in done.stderr
+
+
+def test_local_processes_fail_together(launch, environment):
+    member = Path(environment["STUBS"]) / "fails"
+    member.write_text('#!/bin/sh\nexit "$MPLUG2_PROCESS_INDEX"\n')
+    member.chmod(0o755)
+    done = launch("local.sh", *TRAIN, PROCESSES="4", PYTHON=str(member))
+    assert done.returncode == 3
+
+
+def test_a_gpu_host_trains_on_the_gpus_named(launch, environment):
+    """With stand-ins for the driver's program and for Python."""
+    stubs = Path(environment["STUBS"])
+    show = '#!/bin/sh\nenv | grep -E "^(CUDA|JAX|XLA)" | sort\nprintf "%s\\n" "$@"\n'
+    for name, text in {"nvidia-smi": "#!/bin/sh\necho GPU 0\n", "show": show}.items():
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+    done = launch("gpu_host.sh", *TRAIN, PYTHON=str(stubs / "show"), GPUS="0,1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "CUDA_VISIBLE_DEVICES=0,1",
+        "JAX_PLATFORMS=cuda",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92",
+        *("-m", "mplug2_jax", "train", *TRAIN),
+    ]
+    (stubs / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    done = launch("gpu_host.sh", *TRAIN, PYTHON=str(stubs / "show"))
+    assert done.returncode == 2 and "use launch/local.sh on a CPU" in done.stderr
+
+
+@pytest.mark.slow
 def test_slurm_tasks_meet(launch, environment, tmp_path):
     workdir = tmp_path / "run"
     arguments = ("--config", "c.py", "--workdir", str(workdir), "--config.steps=1")
@@ -116,6 +157,7 @@ def test_slurm_tasks_meet(launch, environment, tmp_path):
     assert found[0]["arguments"] == list(arguments)
     assert done.stderr.count("process 0 of 2 (slurm)") == 1
     assert done.stderr.count("process 1 of 2 (slurm)") == 1
+    assert (Path(environment["FAKE"]) / "srun").read_text() == "--kill-on-bad-exit=1\n"
     assert not (Path(environment["FAKE"]) / "calls").exists()  # not queued again
 
 

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mplug2_jax.data import shapes
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.sharding import distributed
 from mplug2_jax.sharding.distributed import BY_HAND, Cluster, detect
 
 RELATIVE = 1e-5  # of losses: sums of eight parts or of four, over a few steps
 STEPS, SAVE_EVERY = 16, 4
 HEARTBEAT = 10  # seconds
 GRACE = 20  # on a busy machine, to notice and to end
+STOP_SECONDS = 60  # a step and a save, on a busy machine
+FINISH_SECONDS = 900  # compiling several programs, on a busy machine
 # Programs run a few times, so the compiler is told not to try hard.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 CONFIG = """
@@ -37,10 +41,12 @@ def get_config():
     config.objectives.queue_size = 16
     config.inputs.update(num_frames=2, caption_length=16, question_length=10,
                          answer_length=16, text_length=16, prompt="")
-    for kind, path in dict(video="train.jsonl", text="text.txt").items():
+    files = dict(video="train.jsonl", image="image.jsonl", text="text.txt")
+    for kind, path in files.items():
         config.mixture[kind] = default_part(kind)
         config.mixture[kind].data.path = "{root}/" + path
         config.mixture[kind].batch.update(batch_size=8, threads=1)
+    config.mesh.fsdp = 2
     config.distillation.weight = 0.4
     config.optimizer.update(learning_rate=1e-3, vision_learning_rate=1e-3,
                             warmup_steps=2, clip_norm=1.0)
@@ -70,6 +76,20 @@ SLURM = {
 )
 def test_how_a_process_was_started(environment, expected):
     assert detect(environment | {"JAX_PLATFORMS": "cpu"}) == expected
+
+
+def test_a_tpu_is_found_by_its_device_and_its_library(monkeypatch, tmp_path):
+    device = tmp_path / "accel0"
+    monkeypatch.setattr(distributed, "_TPU_DEVICES", (str(device),))
+    found = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    assert detect({}) == Cluster()
+    device.touch()
+    assert detect({}) == Cluster()  # no library
+    found.append("libtpu")
+    assert detect({}) == Cluster("tpu", None, None, None)
+    assert detect({"JAX_PLATFORMS": "cpu"}) == Cluster()
+    assert detect(SLURM).kind == "slurm"
 
 
 def test_one_process_by_hand_needs_no_others():
@@ -123,7 +143,7 @@ class Run:
 
     def finish(self) -> list[str]:
         """What the processes printed; all must succeed."""
-        codes = [process.wait(timeout=300) for process in self.processes]
+        codes = [process.wait(FINISH_SECONDS) for process in self.processes]
         assert codes == [0] * len(codes), "\n\n".join(self.texts())
         return self.texts()
 
@@ -140,6 +160,11 @@ class Run:
             for line in found
         }
 
+    def wait_until_saved(self, step: int) -> None:
+        while self.saved() < step:
+            assert self.processes[0].poll() is None, self.texts()[0]
+            time.sleep(0.002)
+
     def saved(self) -> int:
         names = [p.name for p in self.workdir.glob("checkpoints/*")]
         return max((int(name) for name in names if name.isdigit()), default=0)
@@ -151,6 +176,12 @@ def world(tmp_path_factory) -> Path:
     annotations = shapes.write_dataset(root, "train", 12, num_frames=4, size=24)
     WordPieceTokenizer.from_words(shapes.vocabulary()).save(root / "tokenizer")
     lines = [json.loads(line) for line in annotations.read_text().splitlines()]
+    stills = []
+    for index, line in enumerate(lines):
+        scene = shapes.make_scene(shapes.scene_rng("train", 0, index))
+        Image.fromarray(shapes.render(scene, 1, 24)[0]).save(root / f"{index}.png")
+        stills.append({"image": f"{index}.png", "captions": line["captions"]})
+    (root / "image.jsonl").write_text("\n".join(map(json.dumps, stills)))
     texts = [caption for line in lines for caption in line["captions"]]
     (root / "text.txt").write_text("\n".join(texts))
     text = CONFIG.format(root=root, steps=STEPS, every=SAVE_EVERY)
@@ -162,7 +193,10 @@ def world(tmp_path_factory) -> Path:
 def alone(world) -> Run:
     """One process with eight devices."""
     run = Run(world, world / "alone", 1, 8)
-    run.finish()
+    try:
+        run.finish()
+    finally:
+        run.end()
     assert sorted(run.losses()) == list(range(1, STEPS + 1))
     return run
 
@@ -190,11 +224,13 @@ def launch(world, tmp_path):
         run.end()
 
 
-@pytest.mark.cluster
-def test_processes_train_as_one_does(launch, alone):
-    run = launch(4)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.cluster)])
+def test_processes_train_as_one_does(count, launch, alone):
+    """Videos, images and texts; parameters divided, a queue, a teacher."""
+    run = launch(count)
     for index, text in enumerate(run.finish()):
-        assert text.count(f"process {index} of 4 (by hand)") == 1
+        assert text.count(f"process {index} of {count} (by hand)") == 1
     assert_same_losses(run, alone)
 
 
@@ -202,14 +238,30 @@ def test_processes_train_as_one_does(launch, alone):
 def test_a_killed_process_stops_the_others_and_a_restart_resumes(launch, alone):
     run = launch(2)
     first, second = run.processes
-    while run.saved() < SAVE_EVERY:
-        assert first.poll() is None, run.texts()[0]
-        time.sleep(0.002)
+    run.wait_until_saved(SAVE_EVERY)
     second.send_signal(signal.SIGKILL)
     start = time.monotonic()
     assert first.wait(timeout=HEARTBEAT + GRACE) != 0
     assert time.monotonic() - start < HEARTBEAT + GRACE
+    assert "Process 0 of 2 lost another one" in run.texts()[0]
     assert run.saved() < STEPS, "the run ended before it was interrupted"
     again = launch(2)
     assert "resumed at step" in again.finish()[0]
+    assert_same_losses(again, alone)
+
+
+@pytest.mark.cluster
+def test_processes_that_are_told_to_stop_save_the_same_step(launch, alone):
+    run = launch(2)
+    run.wait_until_saved(SAVE_EVERY)
+    start = time.monotonic()
+    for process in run.processes:
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(STOP_SECONDS) for process in run.processes] == [0, 0]
+    assert time.monotonic() - start < STOP_SECONDS
+    stopped = run.saved()
+    assert SAVE_EVERY < stopped < STEPS, "the run ended before it was stopped"
+    assert f"after step {stopped}, which is saved" in run.texts()[0]
+    again = launch(2)
+    assert f"resumed at step {stopped} of {STEPS}" in again.finish()[0]
     assert_same_losses(again, alone)

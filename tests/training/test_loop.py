@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from mplug2_jax.checkpoint.load import load_checkpoint
 from mplug2_jax.cli.main import main
@@ -20,6 +21,8 @@ from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.decoding.settings import Decoding
+from mplug2_jax.planning.chips import CHIPS
+from mplug2_jax.training import loop
 from mplug2_jax.training.config import DataConfig, RunConfig, default_config
 from mplug2_jax.training.interrupts import Stopped
 from mplug2_jax.training.loop import DivergedError, train
@@ -115,7 +118,15 @@ def test_a_stopped_run_goes_on_with_another_mesh_and_accumulation(
     assert broken[40] < broken[1]
 
 
-def test_a_training_state_is_read_like_a_checkpoint(finished, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_a_training_state_is_read_like_a_checkpoint(
+    ema_decay, run_config, finished, tmp_path
+):
+    """Of parameters and their moving average it is the average, as in `final/`."""
+    if ema_decay:
+        finished = tmp_path / "averaged"
+        train(changed(run_config, ema_decay=ema_decay), finished)
     state = finished / "checkpoints" / "8"
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -129,6 +140,55 @@ def test_a_training_state_is_read_like_a_checkpoint(finished, tmp_path):
     assert first.keys() == second.keys() and first
     for name in first:
         np.testing.assert_array_equal(first[name].read(), second[name].read())
+
+
+def test_tensorboard_holds_the_same_numbers(finished):
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    wanted = {
+        (line["step"], name): np.float32(value)
+        for line in map(json.loads, lines)
+        for name, value in line.items()
+        if name != "step"
+    }
+    (file,) = (finished / "tensorboard").iterdir()
+    found = {
+        (event.step, value.tag): np.float32(value.simple_value)
+        for event in events(file.read_bytes())
+        for value in event.summary.value
+    }
+    assert found == wanted and len(found) > 8
+
+
+def events(data: bytes) -> list[Event]:
+    """Of a TensorBoard file: length (8 bytes), checksum (4), event, checksum (4)."""
+    found, at = [], 0
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 8], "little")
+        found.append(Event.FromString(data[at + 12 : end]))
+        at = end + 4
+    return found
+
+
+@pytest.mark.slow
+def test_utilisation_counts_the_model_s_arithmetic(run_config, tmp_path, monkeypatch):
+    """Of a chip of known peak; what is computed again in a backward pass is no use."""
+    peak = 1e9
+    chip = dataclasses.replace(CHIPS["v5e"], flops=peak)
+    monkeypatch.setattr(loop, "of_device", lambda device: chip)
+    config = changed(run_config, steps=2)
+    again = config.model.replace(numerics={"remat": "full"})
+    used = []
+    for name, its in {"plain": config, "again": changed(config, model=again)}.items():
+        train(its, tmp_path / name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        for line in map(json.loads, lines):
+            rate = line["train/examples_per_second"] / config.batch.batch_size
+            used.append(line["train/mfu"] * peak / rate)
+    np.testing.assert_allclose(used, used[0], rtol=1e-5)
+    parameters, _ = load_checkpoint(tmp_path / "plain" / "final")
+    count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    # Each weight multiplies several tokens of each of four videos, thrice.
+    assert 2 * 3 * 4 * count < used[0] < 2 * 3 * 4 * 100 * count
 
 
 @pytest.mark.slow

@@ -95,6 +95,13 @@ class Dataset:
             for name, content in contents.items()
         }
         _check_media(self.name, splits, expected)
+        for name, split in splits.items() if self.classes else ():
+            if strange := sorted(split.classes - set(self.classes)):
+                raise ValueError(
+                    f"{self.name}, split {name}, has the label {strange[0]!r}; "
+                    f"expected one of {', '.join(self.classes)}: fetch the annotations "
+                    "again."
+                )
         if wrong := _differences(self.name, splits, expected):
             raise ValueError(
                 f"{wrong[0]}; fetch the annotations again, or take what is there with "

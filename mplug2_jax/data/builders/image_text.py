@@ -5,8 +5,9 @@ Per split, in the manual directory, any of
     SPLIT.jsonl         objects with `image` and `caption`, one per line
     SPLIT.tsv           columns `image` and `caption` with a header
     SPLIT/**/KEY.jpg    loose files with KEY.txt beside each
-where images are paths relative to the manual directory. What can still be fetched of
-them differs from day to day, so no counts are expected.
+where images are paths relative to the manual directory. The official tables of captions
+and addresses are not read: fetch what they name first (img2dataset writes tar shards).
+What can still be fetched differs from day to day, so no counts are expected.
 """
 
 import json
@@ -32,9 +33,12 @@ def _split(manual: Path, name: str) -> Content | None:
     if tars := sorted((manual / name).glob("*.tar")):
         return tar_split(tars)
     if (path := manual / f"{name}.jsonl").exists():
-        return partial(table_split, path, partial(_line, manual), "\0", ("line",))
+        return partial(
+            table_split, path, partial(_line, manual), "\0", ("line",), False
+        )
     if (path := manual / f"{name}.tsv").exists():
-        return partial(table_split, path, partial(_row, manual), "\t", None)
+        columns = ("image", "caption")
+        return partial(table_split, path, partial(_row, manual), "\t", columns, True)
     return partial(folder_split, manual / name) if (manual / name).is_dir() else None
 
 

@@ -140,20 +140,31 @@ def table_split(
     path: Path,
     parse: Callable[[dict[str, str]], Example | None],
     delimiter: str,
-    columns: Sequence[str] | None,
+    columns: Sequence[str],
+    has_header: bool,
     shard_size: int,
 ) -> Split:
     """The split of a table too large to hold: shards are stretches of its bytes.
 
     Args:
       parse: a row to an example; None leaves it out.
-      columns: of a table without a header, else None.
+      columns: all of a table without a header; those that a header must have.
+
+    Raises:
+      ValueError: the header lacks some of them.
     """
     quoted = delimiter == ","
     with path.open("rb") as file:
-        if columns is None:
+        if has_header:
             head = file.readline().decode("utf-8-sig")
-            columns = next(csv.reader([head], delimiter=delimiter))
+            found = next(csv.reader([head], delimiter=delimiter), [])
+            if missing := [name for name in columns if name not in found]:
+                raise ValueError(
+                    f"{path} begins with {head.strip()[:60]!r}; expected a header that "
+                    f"names the columns {', '.join(columns)}, and there is no "
+                    f"{missing[0]}."
+                )
+            columns = found
         stretches, rows = _stretches(file, shard_size, quoted)
     read = partial(_read_stretch, path, parse, tuple(columns), delimiter)
     shards = [partial(read, start, end) for start, end in stretches]

@@ -18,7 +18,8 @@ def _splits(size: str, manual: Path) -> dict[str, Content]:
             splits[split] = tar_split(tars)
         elif (path := manual / f"results_{size}_{name}.csv").exists():
             row = partial(_row, manual / "videos")
-            splits[split] = partial(table_split, path, row, ",", None)
+            columns = ("videoid", "name")
+            splits[split] = partial(table_split, path, row, ",", columns, True)
     if not splits:
         find(manual, f"results_{size}_train.csv", "train/*.tar")
     return splits
