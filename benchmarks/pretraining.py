@@ -15,11 +15,7 @@ from typing import Any
 
 import matplotlib
 from measuring import machine
-from running import CONFIGS, command, trained
-
-from mplug2_jax.data.opening import DataConfig, open_examples
-from mplug2_jax.evaluation.retrieval import retrieve
-from mplug2_jax.predictor import Predictor
+from running import CONFIGS, command, search, trained
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -43,16 +39,6 @@ def parse() -> argparse.Namespace:
     add("--clips", type=int, default=100, help="to search among")
     add("--steps", type=int, nargs=2, default=(2800, 1500), metavar=("FIRST", "THEN"))
     return parser.parse_args()
-
-
-def search(checkpoint: Path, world: Path, count: int) -> dict[str, float]:
-    """Retrieval among the first `count` test clips that differ in their captions."""
-    examples = open_examples(DataConfig(str(world), split="test"))
-    distinct = {example.captions[0]: example for example in reversed(examples)}
-    chosen = list(distinct.values())[::-1][:count]
-    if len(chosen) < count:
-        raise SystemExit(f"only {len(chosen)} captions differ; make more clips")
-    return retrieve(Predictor.from_checkpoint(checkpoint, batch_size=50), chosen)
 
 
 def answer(checkpoint: Path, world: Path, output: Path) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.cli.main import main
+from mplug2_jax.data.opening import DataConfig, open_examples
+from mplug2_jax.evaluation.retrieval import retrieve
+from mplug2_jax.predictor import Predictor
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -13,6 +16,16 @@ def command(*arguments: Any) -> None:
     """One command of `mplug2`; its failure ends the benchmark."""
     if status := main([str(argument) for argument in arguments]):
         raise SystemExit(status)
+
+
+def search(checkpoint: Path, world: Path, count: int) -> dict[str, float]:
+    """Retrieval among the first `count` test clips that differ in their captions."""
+    examples = open_examples(DataConfig(str(world), split="test"))
+    distinct = {example.captions[0]: example for example in reversed(examples)}
+    chosen = list(distinct.values())[::-1][:count]
+    if len(chosen) < count:
+        raise SystemExit(f"only {len(chosen)} captions differ; make more clips")
+    return retrieve(Predictor.from_checkpoint(checkpoint, batch_size=50), chosen)
 
 
 def trained(config: str, workdir: Path, changed: dict[str, Any]) -> float:

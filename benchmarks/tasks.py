@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import machine
-from running import CONFIGS, command, trained
+from running import CONFIGS, command, search, trained
 
 KINDS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
 
@@ -32,6 +32,7 @@ class Row:
       metrics: shown, of those that `mplug2 evaluate` gives; the first one is compared.
       chance: of the first metric, in percent.
       options: of `mplug2 evaluate`.
+      clips: to search among, with captions that differ; 0: the task is no search.
     """
 
     name: str
@@ -41,14 +42,14 @@ class Row:
     metrics: tuple[str, ...]
     chance: str
     options: tuple[str, ...] = ()
+    clips: int = 0
 
 
-RETRIEVAL = ("--task", "retrieval", "--limit", "100")
 ROWS = (
     Row(
         *("retrieval among 100 clips", "retrieval_shapes", "video", "shapes"),
         ("text_to_video/recall_1", "video_to_text/recall_1"),
-        *("1", RETRIEVAL),
+        *("1", (), 100),
     ),
     Row(
         *("grounding", "grounding_shapes", "image", "shapes_boxes"),
@@ -131,6 +132,8 @@ def measured(
     if args.steps:
         changed["steps"] = args.steps
     minutes = train(row.config, workdir, **changed)
+    if row.clips:
+        return search(workdir, data, row.clips), minutes
     output = workdir / "test.json"
     where = ("--annotations", data, "--batch-size", 50, "--output", output)
     command("evaluate", "--checkpoint", workdir, *where, *row.options)

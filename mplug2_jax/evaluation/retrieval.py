@@ -4,7 +4,6 @@ All pairs are ranked by contrast; the best of each query are then ordered by mat
 Several processes share the media: each encodes its own and matches their pairs.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -50,8 +49,10 @@ def search_results(
 ) -> Results:
     """What texts and media find of each other: metrics, and a record of each text.
 
-    Every caption is a text to find its medium; a medium that shares the caption counts
-    as found as well.
+    Every caption is a text that looks for its own medium, also where others have an
+    equal one: only its own counts, as in the published protocols. A medium has found a
+    text when it has found the best of its own. Where media share a caption, as those of
+    the synthetic world do, no model can tell them apart, and finds fewer.
 
     Args:
       rerank: the best candidates of each query, ordered anew by matching; 0: none. The
@@ -66,39 +67,45 @@ def search_results(
     """
     start = time.monotonic()
     known = described(examples)
-    captions = list(dict.fromkeys(c for example in known for c in example.captions))
     if bare := [example.id for example in known if not example.captions]:
         raise ValueError(
             f"{len(bare)} of {len(examples)} examples have no caption to be found by, "
             f"the first is {bare[0]}; give each at least one."
         )
+    asked = [(c, place) for place, its in enumerate(known) for c in its.captions]
+    captions, owners = zip(*asked, strict=True)
     compared = _Compared(Retriever(predictor), captions, examples, check)
-    right = _right(captions, known)
+    right = _right(owners, known)
     forth = compared.reranked(rerank, turned=False)
     metrics = _both_directions(forth, compared.reranked(rerank, turned=True), right)
     if dual_softmax:
         table = dual(compared.scores / compared.retriever.temperature)
         found = _both_directions(table, table.T, right)
         metrics |= {f"dual_softmax/{name}": value for name, value in found.items()}
-    records = _records(captions, known, forth, right)
+    records = _records(captions, owners, known, forth)
     seconds = time.monotonic() - start
     return Results({TASK: metrics}, {TASK: records}, {}, seconds)
 
 
 def _records(
-    captions: Sequence[str], examples: Sequence[Example], scores, right
+    captions: Sequence[str], owners: Sequence[int], examples: Sequence[Example], scores
 ) -> tuple[Record, ...]:
-    """What each text found first, and which media are its own."""
-    ids, found = [example.id for example in examples], []
-    ranks = ranks_of(scores, right)
-    for row, caption in enumerate(captions):
-        first = ids[int(scores[row].argmax())]
-        truth = tuple(ids[column] for column in np.flatnonzero(right[row]))
-        record = Record(caption, first, truth, float(scores[row].max()), caption)
-        found.append(
-            dataclasses.replace(record, example=first, rank=int(ranks[row]) - 1)
+    """What each text found first, and which medium is its own."""
+    firsts, ranks = scores.argmax(axis=1), ranks_of(scores, _right(owners, examples))
+    return tuple(
+        Record(
+            id=examples[owner].id,
+            prediction=examples[first].id,
+            truth=(examples[owner].id,),
+            score=float(row[first]),
+            question=caption,
+            example=examples[first].id,
+            rank=int(rank) - 1,
         )
-    return tuple(found)
+        for caption, owner, first, rank, row in zip(
+            captions, owners, firsts, ranks, scores, strict=True
+        )
+    )
 
 
 def ranks_of(
@@ -106,11 +113,14 @@ def ranks_of(
 ) -> Int[np.ndarray, "Q"]:
     """The place, from 1, of each query's best right candidate.
 
-    Of equal scores the wrong one goes first, so that a model that says nothing finds
-    nothing.
+    Of equal scores the earlier candidate goes first, right or wrong, so that a model
+    that says nothing finds by chance only; nan comes last.
     """
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    return 1 + ((scores >= best) & ~right).sum(axis=1)
+    place = (right & (scores == best)).argmax(axis=1)[:, None]
+    earlier = np.arange(scores.shape[1]) < place
+    ahead = ~(scores <= best) | ((scores == best) & earlier)
+    return 1 + ahead.sum(axis=1)
 
 
 def recall(
@@ -135,14 +145,10 @@ def dual(logits: Float[np.ndarray, "Q C"]) -> Float[np.ndarray, "Q C"]:
 
 
 def _right(
-    captions: Sequence[str], examples: Sequence[Example]
+    owners: Sequence[int], examples: Sequence[Example]
 ) -> Bool[np.ndarray, "T M"]:
-    """Which media have a caption."""
-    rows = {caption: row for row, caption in enumerate(captions)}
-    right = np.zeros((len(captions), len(examples)), bool)
-    for column, example in enumerate(examples):
-        right[[rows[caption] for caption in example.captions], column] = True
-    return right
+    """Which medium is each text's own."""
+    return np.array(owners)[:, None] == np.arange(len(examples))
 
 
 def _both_directions(forth, back, right) -> dict[str, float]:
@@ -158,6 +164,7 @@ class _Compared:
     """Texts and media: everybody has all features, one process each medium's states.
 
     Attributes:
+      places: of each text among those that differ, `texts`.
       scores: similarities, texts by media.
     """
 
@@ -180,12 +187,16 @@ class _Compared:
 
         self.owner = np.arange(len(examples)) % jax.process_count()
         self.mine = np.flatnonzero(self.owner == jax.process_index())
-        self.texts = retriever.encode_texts(captions)
+        texts = list(dict.fromkeys(captions))  # each is encoded once
+        places = {text: place for place, text in enumerate(texts)}
+        self.places = np.array([places[caption] for caption in captions])
+        self.texts = retriever.encode_texts(texts)
         self.media = retriever.encode_media(
             self.mine.tolist(), lambda place: read(examples[place]), check
         )
         features = _joined(self.media.features, self.owner)
-        self.scores: Float[np.ndarray, "T M"] = self.texts.features @ features.T
+        scores = self.texts.features @ features.T
+        self.scores: Float[np.ndarray, "T M"] = scores[self.places]
 
     def reranked(self, count: int, turned: bool) -> Float[np.ndarray, "Q C"]:
         """Each query's best `count` by log odds, then all others by similarity.
@@ -208,12 +219,15 @@ class _Compared:
         self, texts: Int[np.ndarray, "P"], media: Int[np.ndarray, "P"]
     ) -> Float[np.ndarray, "P"]:
         """Log odds of pairs, each from the process that has its medium."""
+        total = len(self.owner)
+        pairs, back = np.unique(self.places[texts] * total + media, return_inverse=True)
+        texts, media = np.divmod(pairs, total)
         owner = self.owner[media]
         ours = owner == jax.process_index()
         places = np.searchsorted(self.mine, media[ours])
-        pairs = list(zip(texts[ours].tolist(), places.tolist(), strict=True))
-        odds = self.retriever.match(self.texts, self.media, pairs, self.check)
-        return _joined(odds, owner)
+        its = list(zip(texts[ours].tolist(), places.tolist(), strict=True))
+        odds = self.retriever.match(self.texts, self.media, its, self.check)
+        return _joined(odds, owner)[back]
 
 
 def _joined(

@@ -11,7 +11,13 @@ import small
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.examples import Example
-from mplug2_jax.evaluation.retrieval import dual, recall, retrieve
+from mplug2_jax.evaluation.retrieval import (
+    dual,
+    ranks_of,
+    recall,
+    retrieve,
+    search_results,
+)
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
@@ -91,9 +97,48 @@ def test_reranking_orders_the_first_candidates_alone(predictor, examples):
 def test_recall_counts_by_hand():
     scores = np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [1, 1, 1]])
     right = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
-    found = recall(scores, right)  # ranks 1, 2, 2 and, of equals, last: 3
+    found = recall(scores, right)  # ranks 1, 2, 2 and, of equals, by its place: 3
     assert found["recall_1"] == 0.25 and found["recall_5"] == 1
     assert found["median_rank"] == 2
+
+
+def test_equal_scores_are_right_by_chance_only():
+    own = np.eye(4, dtype=bool)
+    assert ranks_of(np.zeros((4, 4)), own).tolist() == [1, 2, 3, 4]
+    lost = np.full((1, 3), np.nan)
+    assert ranks_of(lost, np.array([[True, False, False]])) > 3
+    some = np.array([[0.5, np.nan, 0.1]])  # a wrong one that is nan is no merit
+    assert ranks_of(some, np.array([[True, False, False]])) == 2
+
+
+def test_media_that_share_a_caption_are_asked_for_one_by_one(predictor, examples):
+    """Only a caption's own medium is right; an equal text is encoded and matched once.
+
+    Texts: shared (of 0), shared (of 1), own (of 1); by matching all pairs.
+    """
+    shared, own = "w1 w2 w3", "w4 w5"
+    given = ((shared,), (shared, own))
+    pair = [
+        dataclasses.replace(e, captions=c)
+        for e, c in zip(examples, given, strict=False)
+    ]
+    retriever = Retriever(predictor)
+    media = retriever.encode_media([e.media for e in pair])
+    texts = retriever.encode_texts([shared, own])
+    asked = [(t, m) for t in range(2) for m in range(2)]
+    odds = retriever.match(texts, media, asked).reshape(2, 2)
+    found = search_results(predictor, pair, rerank=3)
+    records = found.records["retrieval"]
+    first = int(odds[0].argmax())
+    assert [r.truth for r in records] == [(e.id,) for e in (pair[0], pair[1], pair[1])]
+    assert [r.prediction for r in records[:2]] == [pair[first].id] * 2
+    assert [r.rank for r in records[:2]] == [first, 1 - first]
+    by_text = (1 + (odds[1, 1] > odds[1, 0])) / 3
+    scores = found.metrics["retrieval"]
+    assert scores["text_to_video/recall_1"] == pytest.approx(by_text)
+    # The first medium's caption is the earlier of the equal ones, the second's later.
+    right = [odds[0, 0] >= odds[1, 0], odds[1, 1] > odds[0, 1]]
+    assert scores["video_to_text/recall_1"] == np.mean(right)
 
 
 def test_a_dual_softmax_is_reported_apart(predictor, examples):
