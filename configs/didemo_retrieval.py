@@ -10,7 +10,8 @@ large). Reproduced: no.
     mplug2 evaluate --checkpoint runs/didemo_retrieval --task retrieval \\
         --annotations data/mplug2_data/didemo_retrieval/1.0.0 --rerank 128
 
-The same evaluation of the pretraining checkpoint is zero-shot retrieval.
+Zero-shot: the same of the pretraining checkpoint, whose captions were shorter, with
+--caption-length 64 behind --task retrieval.
 
 Source: mPLUG-2's recipe was never released; this is its family's. ALBEF
 (configs/Retrieval_coco.yaml): 1e-5 to 1e-6, weight decay 0.02, queue 65536, momentum

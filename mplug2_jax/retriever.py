@@ -16,12 +16,14 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
 from mplug2_jax.batching import padded, stacked
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
 from mplug2_jax.data.prefetch import batched, read_ahead, unless_error
+from mplug2_jax.data.text import clean_caption
 from mplug2_jax.data.video import Media
 from mplug2_jax.index import Index
 from mplug2_jax.models.mplug2 import MPlug2
@@ -78,6 +80,7 @@ class Retriever:
         matching: bool = True,
         vocab: str | os.PathLike | None = None,
         num_frames: int | None = None,
+        caption_length: int | None = None,
         batch_size: int = 8,
     ) -> Self:
         """Loads what retrieval uses of a checkpoint, and nothing else.
@@ -85,6 +88,7 @@ class Retriever:
         Args:
           matching: with the modules of the second stage.
           vocab, num_frames, batch_size: as `Predictor.from_checkpoint` takes them.
+          caption_length: tokens of a text, [CLS] included; by default as trained.
 
         Raises:
           ValueError: no checkpoint, modules missing, or another vocabulary.
@@ -93,7 +97,7 @@ class Retriever:
         folder = find_checkpoint(directory)
         stored = read_metadata(folder)
         tokenizer = find_tokenizer(folder, stored, vocab)
-        inputs = find_inputs(folder, stored, num_frames)
+        inputs = find_inputs(folder, stored, num_frames, caption_length)
         left_out = () if matching else retrieval.MATCHING
         used = [m for m in COMPOSITION["retrieval"].modules if m not in left_out]
         params, loaded = load_checkpoint(folder, used)
@@ -146,8 +150,12 @@ class Retriever:
         return [found[place] for place in range(len(window))]
 
     def encode_texts(self, texts: Sequence[str]) -> Encodings:
-        """Encodes texts as pretraining's captions are; longer ones are cut."""
+        """Encodes texts as pretraining's captions are.
+
+        Longer ones are cut, and how many they were is logged.
+        """
         its, rows = self.predictor, self.predictor.batch_size
+        self._say_cut(texts)
         features, states, masks = [], [], []
         for batch in batched(texts, rows):
             tokens = its.inputs.plain_captions(its.tokenizer, padded(batch, rows))
@@ -157,6 +165,15 @@ class Retriever:
                 states.append(state)
                 masks.append(mask)
         return Encodings(np.stack(features), states, masks)
+
+    def _say_cut(self, texts: Sequence[str]) -> None:
+        its, length = self.predictor.tokenizer, self.predictor.inputs.caption_length
+        if cut := sum(len(its.encode(clean_caption(text))) > length for text in texts):
+            logging.warning(
+                "%d of %d texts were cut at %d tokens; raise caption_length "
+                "(--caption-length) to read them whole.",
+                *(cut, len(texts), length),
+            )
 
     def match(
         self,

@@ -66,12 +66,18 @@ def find_tokenizer(
 
 
 def find_inputs(
-    folder: Path, metadata: Metadata, num_frames: int | None = None
+    folder: Path,
+    metadata: Metadata,
+    num_frames: int | None = None,
+    caption_length: int | None = None,
 ) -> InputConfig:
-    """How the model wants its media and texts; `num_frames` replaces the stored one.
+    """How the model wants its media and texts.
+
+    Args:
+      num_frames, caption_length: in place of those it was trained with.
 
     Raises:
-      ValueError: config.json names unknown inputs, or `num_frames` is not positive.
+      ValueError: config.json names unknown inputs, or a number is too small.
     """
     fields = {field.name for field in dataclasses.fields(InputConfig)}
     if unknown := sorted(set(metadata.inputs) - fields):
@@ -79,9 +85,12 @@ def find_inputs(
             f"{folder / CONFIG} has the unknown input {unknown[0]!r}; expected some of "
             f"{sorted(fields)}."
         )
-    inputs = InputConfig(**metadata.inputs)
-    if num_frames is None:
-        return inputs
-    if num_frames < 1:
+    if num_frames is not None and num_frames < 1:
         raise ValueError(f"The number of frames is {num_frames}; it must be >= 1.")
-    return dataclasses.replace(inputs, num_frames=num_frames)
+    if caption_length is not None and caption_length < 2:
+        raise ValueError(
+            f"The length of texts is {caption_length}; it must be >= 2 tokens."
+        )
+    given = {"num_frames": num_frames, "caption_length": caption_length}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return InputConfig(**{**metadata.inputs, **changed})

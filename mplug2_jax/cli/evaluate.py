@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     _add_task_arguments(parser)
     _add_output_arguments(parser)
+    options.add_length_argument(parser)
     options.add_class_arguments(parser)
     options.add_decoding_arguments(parser)
 
@@ -163,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--max-bad-share is {args.max_bad_share}; expected 0 to 1.")
     if args.predictions and (args.suite or args.task not in ("qa", "caption")):
         raise ValueError("--predictions needs --task qa or --task caption.")
+    if args.caption_length is not None and args.task != "retrieval":
+        raise ValueError("--caption-length needs --task retrieval.")
     if args.suite:
         return _suite(args)
     if len(args.annotations) > 1:
@@ -295,10 +298,18 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
 
 def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
     from mplug2_jax.evaluation.retrieval import retrieve
+    from mplug2_jax.retriever import Retriever
 
     if args.rerank < 0:
         raise ValueError(f"--rerank is {args.rerank}; it must be >= 0.")
-    predictor = options.load_predictor(args, None, options.decoding_of(args))
+    predictor = Retriever.from_checkpoint(
+        args.checkpoint,
+        matching=args.rerank > 0,
+        vocab=args.vocab,
+        num_frames=args.num_frames,
+        caption_length=args.caption_length,
+        batch_size=args.batch_size,
+    ).predictor
     metrics = retrieve(predictor, examples, args.rerank, dual_softmax=args.dual_softmax)
     run = {"rerank": args.rerank, "n": len(examples), "metrics": metrics}
     _finish(args, predictor, metrics, run)

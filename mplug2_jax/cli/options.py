@@ -54,6 +54,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, videos: bool = True) ->
     )
 
 
+def add_length_argument(parser: argparse.ArgumentParser) -> None:
+    """How far the texts are read that media are compared with."""
+    parser.add_argument_group("retrieval").add_argument(
+        "--caption-length",
+        type=int,
+        metavar="N",
+        help="tokens of a text, what is longer is cut (default: as trained)",
+    )
+
+
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     """How texts are generated."""
     add = parser.add_argument_group("decoding").add_argument

@@ -12,6 +12,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from mplug2_jax.cli import options
+
 if TYPE_CHECKING:
     from mplug2_jax.retriever import Hit
 
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files read again together (default: 8)",
     )
     add("--json", action="store_true", help="print JSON lines")
+    options.add_length_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         matching=args.rerank > 0,
         vocab=args.vocab,
         num_frames=index.num_frames,
+        caption_length=args.caption_length,
         batch_size=args.batch_size,
     )
     for hit in retriever.search(index, args.query, args.top, args.rerank):

@@ -1,6 +1,7 @@
 """`mplug2 index` and `mplug2 search` on real files."""
 
 import json
+import logging
 import os
 import shutil
 
@@ -61,6 +62,29 @@ def test_what_is_indexed_is_found(mplug2, retriever, clips, indexed):
     assert [h["odds"] for h in found[:2]] == pytest.approx(odds[matched], abs=1e-4)
     assert found[2]["odds"] is None
     assert retriever.search(index, QUERY, 1)[0].file == clips[order[0]]
+
+
+def test_texts_that_are_cut_are_counted_and_read_whole_on_demand(
+    mplug2, able, retriever, indexed, caplog
+):
+    """Texts of 12 tokens by a checkpoint that was trained on 9."""
+    longer = " ".join(f"w{index}" for index in range(20, 31))
+    with caplog.at_level(logging.WARNING):
+        cut = retriever.encode_texts([longer, QUERY, longer + " w31"]).features
+        assert "2 of 3 texts were cut at 9 tokens; raise caption_length" in caplog.text
+        caplog.clear()
+        whole = Retriever.from_checkpoint(able, batch_size=2, caption_length=12)
+        found = whole.encode_texts([longer]).features
+        assert not caplog.text
+    np.testing.assert_allclose(cut[0], cut[2], atol=1e-5)
+    assert abs(found[0] - cut[0]).max() > 1e-3
+    arguments = ("search", longer, "--index", indexed, "--batch-size", 2)
+    _, lines, _ = mplug2(*arguments, "--caption-length", 12, "--json")
+    similarity = max(Index.load(indexed).features @ found[0])
+    assert json.loads(lines[0])["similarity"] == pytest.approx(similarity, abs=1e-5)
+    for length, said in ((1, "it must be >= 2"), (9999, "do not fit the model's")):
+        status, _, error = mplug2(*arguments, "--caption-length", length)
+        assert status == 2 and said in error
 
 
 def test_unreadable_files_are_named_and_left_out(mplug2, able, clips, tmp_path):
