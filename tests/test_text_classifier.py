@@ -22,6 +22,7 @@ from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.pairs import score_pairs
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.evaluation.usable import unusable
 from mplug2_jax.models.mplug2 import MODULES, MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.base import COMPOSITION
@@ -208,6 +209,34 @@ def test_clips_have_pairs_too(tmp_path):
     assert scores.metrics["pairs"] == {"accuracy": 1.0, "n": 3}
 
 
+def test_texts_without_a_class_of_the_set_are_left_out_and_named(tmp_path):
+    """As SNLI-VE's "-", on which its annotators did not agree."""
+    clips = small.write_clips(tmp_path, 2)
+    its = predictor("pair_classification")
+    labels = [
+        [Label("entailment", TEXTS[0]), Label("-", TEXTS[1]), Label("neutral", "w2")],
+        [Label("-", TEXTS[2])],
+    ]
+    examples = [
+        Example(name, Path(clip), labels=tuple(given))
+        for name, clip, given in zip("ab", clips, labels, strict=True)
+    ]
+    with pytest.raises(ValueError, match="2 of 4 labels are outside .* of a: w31 the"):
+        evaluate(its, examples)
+    found = evaluate(its, examples, max_bad_share=0.5)
+    said = found.records["pairs"]
+    assert [(r.question, r.truth) for r in said] == [
+        (TEXTS[0], ("entailment",)),
+        ("w2", ("neutral",)),
+    ]
+    answers = PairClassifier(its).classify(clips[0], [TEXTS[0], "w2"])
+    assert [r.prediction for r in said] == [answer.text for answer in answers]
+    assert set(found.skipped) == {"a: w31", "b: w77 w8 w2", "b"}
+    assert found.skipped["a: w31"] == "the label '-' is none of the 3 classes"
+    numbers = {"1": ["2.5"], "2": ["nan"], "3": ["-"]}
+    assert set(unusable(numbers, (), 0.7)) == {"2", "3"}
+
+
 def test_what_does_not_fit_is_named(pair_files, tmp_path):
     its = predictor("pair_classification", media=2)
     file = pair_files / "0.png"
@@ -216,7 +245,7 @@ def test_what_does_not_fit_is_named(pair_files, tmp_path):
     with pytest.raises(ValueError, match="A text is empty"):
         PairClassifier(its).classify([str(file)] * 2, ["w1", " "])
     example = Example("x", file, labels=(Label("yes", "w1"),), others=(file,))
-    with pytest.raises(ValueError, match="x: the label|x has the label 'yes', which"):
+    with pytest.raises(ValueError, match="1 of 1 labels .* of x: w1 the label 'yes'"):
         evaluate(its, [example])
     with pytest.raises(ValueError, match="None of the 1 examples has texts with labe"):
         evaluate(its, [Example("x", file)], ["pairs"])

@@ -291,8 +291,15 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
         args, "text_classification", options.decoding_of(args)
     )
     glue = glue_task(data.path)
-    results = evaluate_texts(predictor, examples, glue, progress=Progress(sys.stderr))
+    results = evaluate_texts(
+        predictor,
+        examples,
+        glue,
+        max_bad_share=args.max_bad_share,
+        progress=Progress(sys.stderr),
+    )
     _finish(args, predictor, results.flat_metrics(), results.to_dict())
+    _report(results.skipped)
     return 0
 
 
@@ -332,8 +339,14 @@ def _finish(
 def _status(
     args: argparse.Namespace, skipped: Mapping[str, str], examples: Sequence[Any]
 ) -> int:
-    """The exit status: 1 if more media were left out than may be."""
-    return int(len(skipped) > args.max_bad_share * len(examples))
+    """The exit status: 1 if more media were left out than may be.
+
+    How many labels may be was checked before the work.
+    """
+    from mplug2_jax.data.records import described
+
+    left_out = sum(example.id in skipped for example in described(examples))
+    return int(left_out > args.max_bad_share * len(examples))
 
 
 def _report(skipped: Mapping[str, str]) -> None:

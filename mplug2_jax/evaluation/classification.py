@@ -11,8 +11,7 @@ from mplug2_jax.data.examples import Example, labels_of
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.labels import pearson, spearman
 from mplug2_jax.evaluation.results import Record
-
-MAX_BAD_SHARE = 0.01
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, unusable
 
 
 class ClassAsker(Asker):
@@ -43,21 +42,8 @@ class ClassAsker(Asker):
         Raises:
           ValueError: they are more than `max_bad_share`.
         """
-        classes, known = self.classifier.classes, set(self.classifier.classes)
         labels = {e.id: labels_of(e, texts=False) for e in examples if self.count(e)}
-        bad = {
-            id_: f"the label {its[0]!r} is none of the {len(classes)} classes"
-            for id_, its in labels.items()
-            if classes and not known & set(its)
-        }
-        if len(bad) > self.max_bad_share * len(labels):
-            first, reason = next(iter(bad.items()))
-            shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-            raise ValueError(
-                f"{len(bad)} of {len(labels)} examples have a label outside the set; "
-                f"of {first} {reason} ({shown}). Use data of these classes."
-            )
-        return bad
+        return unusable(labels, self.classifier.classes, self.max_bad_share)
 
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes

@@ -12,6 +12,7 @@ from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.texts import class_record
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, unusable, usable
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.text_classifier import PairClassifier
 
@@ -20,26 +21,46 @@ NLVR2_ID = re.compile(r"([a-z0-9]+-\d+)-\d+-(\d+)")
 
 
 class PairAsker(Asker):
-    """Classes of the texts that the examples' labels are about."""
+    """Classes of the texts that the examples' labels are about.
+
+    Args:
+      max_bad_share: of the labels, which may be none of the classes; such a text is
+        left out, and with all its texts a medium.
+    """
 
     task, annotated = "pairs", "texts with labels"
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor, max_bad_share: float = MAX_BAD_SHARE):
         super().__init__(predictor)
-        self.classifier = PairClassifier(predictor)
+        self.classifier, self.max_bad_share = PairClassifier(predictor), max_bad_share
 
     def count(self, example: Example) -> int:
         return len(_labels(example))
 
+    def unusable(self, examples: Sequence[Example]) -> dict[str, str]:
+        """Texts whose label is outside the set, by example and text.
+
+        Raises:
+          ValueError: they are more than `max_bad_share`.
+        """
+        labels = {_name(e, its): [its.label] for e in examples for its in _labels(e)}
+        bad = unusable(labels, self.classifier.classes, self.max_bad_share)
+        empty = (e for e in examples if self.count(e) and not self._usable(e))
+        return bad | {e.id: "no text about it has a label of the set" for e in empty}
+
+    def _usable(self, example: Example) -> list[Label]:
+        classes = self.classifier.classes
+        return [its for its in _labels(example) if usable(its.label, classes)]
+
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        texts = [[its.text for its in _labels(example)] for example in examples]
+        texts = [[its.text for its in self._usable(example)] for example in examples]
         found = self.classifier.scores_encoded(encoded, texts, shapes)
         return [
             [
                 self._record(example, label, scores)
-                for label, scores in zip(_labels(example), its, strict=True)
+                for label, scores in zip(self._usable(example), its, strict=True)
             ]
             for example, its in zip(examples, found, strict=True)
         ]
@@ -60,6 +81,10 @@ class PairAsker(Asker):
 
 def _labels(example: Example) -> list[Label]:
     return [label for label in example.labels if label.text]
+
+
+def _name(example: Example, label: Label) -> str:
+    return f"{example.id}: {label.text}"
 
 
 def score_pairs(records: Sequence[Record]) -> dict[str, Any]:

@@ -26,14 +26,11 @@ from mplug2_jax.data.records import described
 from mplug2_jax.data.video import Media
 from mplug2_jax.data.views import Views
 from mplug2_jax.evaluation.askers import AnswerAsker, Asker, CaptionAsker
-from mplug2_jax.evaluation.classification import (
-    MAX_BAD_SHARE,
-    ClassAsker,
-    PromptAsker,
-)
+from mplug2_jax.evaluation.classification import ClassAsker, PromptAsker
 from mplug2_jax.evaluation.grounding import BoxAsker
 from mplug2_jax.evaluation.pairs import PairAsker
 from mplug2_jax.evaluation.results import Record, Results
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
 
@@ -72,7 +69,8 @@ def evaluate(
       unscored: asks also what the annotations know no answer to; it counts nowhere.
       single_frame: shows each video's middle frame only, as often as it has frames.
       views: of each medium, of classification.
-      max_bad_share: of the labels of media, which may be none of the classes.
+      max_bad_share: of the labels of media, and of those of texts about them, which
+        may be none of the classes.
       read: reads an example's medium; by default from its file.
       workers: threads that read.
       progress: called with the examples done, of all processes, and their number.
@@ -89,7 +87,7 @@ def evaluate(
         "classification": lambda: ClassAsker(
             Classifier(predictor, views), max_bad_share
         ),
-        "pairs": lambda: PairAsker(predictor),
+        "pairs": lambda: PairAsker(predictor, max_bad_share),
     }
     askers = _askers(predictor, described(examples), tasks, make)
     encoder: Encoder = predictor

@@ -130,7 +130,8 @@ def _of_texts(predictor: Predictor, data: DataConfig, options: Options) -> Said:
     if predictor.can("text_classification"):
         opened = open_text_examples(data, options.max_bad_share)
         texts = first(opened, options.limit)
-        yield (), evaluate_texts(predictor, texts, glue_task(data.path))
+        glue, share = glue_task(data.path), options.max_bad_share
+        yield (), evaluate_texts(predictor, texts, glue, max_bad_share=share)
 
 
 def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from mplug2_jax.data.evaluation_batches import gather_by_id, windows
@@ -19,6 +20,7 @@ from mplug2_jax.evaluation.labels import (
     spearman,
 )
 from mplug2_jax.evaluation.results import Record, Results
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, unusable
 from mplug2_jax.prediction import classified
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.text_classifier import TextClassifier
@@ -31,6 +33,7 @@ def evaluate_texts(
     examples: Sequence[TextExample],
     glue: str = "",
     *,
+    max_bad_share: float = MAX_BAD_SHARE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Results:
     """Classifies texts and scores the classes; processes share the texts.
@@ -38,15 +41,17 @@ def evaluate_texts(
     Args:
       glue: the task of GLUE whose metrics count (`labels.GLUE`, and
         `tfds_sets.glue_task`); "": see `score_texts`.
+      max_bad_share: of the labels, which may be none of the classes.
       progress: called with the texts done, of all processes, and their number.
 
     Raises:
-      ValueError: there are none, ids are not unique, or a label is none of the model's
-        classes.
+      ValueError: there are none, ids are not unique, or more labels than allowed are
+        none of the model's classes.
     """
     start, classifier = time.monotonic(), TextClassifier(predictor)
-    examples = list(examples)
-    _check(examples, classifier.classes)
+    bad = _unusable(examples, classifier.classes, max_bad_share)
+    if not (examples := [e for e in examples if e.id not in bad]):
+        raise ValueError("There are no texts to evaluate; check the annotations.")
     total, size = len(examples), predictor.batch_size
     where = jax.process_index(), jax.process_count()
     found: dict[str, Any] = {}
@@ -59,7 +64,7 @@ def evaluate_texts(
         progress(min(number * size * where[1], total), total)
     records = _records(examples, gather_by_id(found), classifier.classes)
     metrics = score_texts(records, classifier.classes, glue)
-    return Results({TASK: metrics}, {TASK: records}, {}, time.monotonic() - start)
+    return Results({TASK: metrics}, {TASK: records}, bad, time.monotonic() - start)
 
 
 def score_texts(
@@ -97,16 +102,11 @@ def class_record(
 
     Args:
       named: further fields of the record.
-
-    Raises:
-      ValueError: the label is none of the classes.
     """
     row = np.asarray(scores, np.float32)
     (said,) = classified(row[None], classes)
     if not classes:
         return Record(prediction=said.text, truth=(label,), score=said.score, **named)
-    if label not in classes:
-        raise ValueError(_unknown(named["id"], label, classes))
     own = row[list(classes).index(label)]
     return Record(
         prediction=said.text,
@@ -117,27 +117,21 @@ def class_record(
     )
 
 
-def _check(examples: Sequence[TextExample], classes: Sequence[str]) -> None:
+def _unusable(
+    examples: Sequence[TextExample], classes: Sequence[str], max_bad_share: float
+) -> dict[str, str]:
     """Before the work: what would spoil it at its end."""
-    if not examples:
-        raise ValueError("There are no texts to evaluate; check the annotations.")
-    seen = set()
+    labels: dict[str, list[str]] = {}
     for example in examples:
-        if example.id in seen:
+        if example.id in labels:
             raise ValueError(
                 f"Two texts have the id {example.id!r}; ids must be unique."
             )
-        if classes and example.label not in classes:
-            raise ValueError(_unknown(example.id, example.label, classes))
-        seen.add(example.id)
-
-
-def _unknown(id_: str, label: str, classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-    return (
-        f"{id_} has the label {label!r}, which is none of the model's {len(classes)} "
-        f"classes ({shown})."
-    )
+        labels[example.id] = [example.label]
+    bad = unusable(labels, classes, max_bad_share)
+    for name, reason in bad.items():
+        logging.warning("%s left out: %s", name, reason)
+    return bad
 
 
 def _records(

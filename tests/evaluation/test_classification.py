@@ -76,9 +76,7 @@ def test_equal_scores_are_right_by_chance_only():
 
 def test_labels_outside_the_set_are_counted_named_or_an_error():
     labels = ["c1"] * 39 + ["whistling"]
-    with pytest.raises(
-        ValueError, match="1 of 40 examples .* e39 the label 'whistling'"
-    ):
+    with pytest.raises(ValueError, match="1 of 40 labels .* e39 the label 'whistling'"):
         run_askers(Drawn(), examples(labels), [ClassAsker(Drawn())])
     found = run_askers(Drawn(), examples(labels), [ClassAsker(Drawn(), 0.05)])
     assert found.metrics["classification"]["n"] == 39

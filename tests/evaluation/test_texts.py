@@ -14,7 +14,12 @@ from mplug2_jax.data.opening import DataConfig
 from mplug2_jax.data.sources import read_text_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.evaluation.results import Record
-from mplug2_jax.evaluation.texts import class_record, evaluate_texts, score_texts
+from mplug2_jax.evaluation.texts import (
+    TASK,
+    class_record,
+    evaluate_texts,
+    score_texts,
+)
 from mplug2_jax.text_classifier import TextClassifier
 from mplug2_jax.training.config import RunConfig
 from mplug2_jax.training.loop import train
@@ -120,16 +125,24 @@ def test_bad_annotations_are_named(finished, capsys):
     folder, _ = finished
     bad = folder / "bad.jsonl"
 
-    def error(*lines, task="all"):
+    def given(*lines):
         bad.write_text("\n".join(map(json.dumps, lines)))
-        common = ["--checkpoint", str(folder / "run"), "--annotations", str(bad)]
-        assert main(["evaluate", *common, "--task", task]) == 2
+        return ["--checkpoint", str(folder / "run"), "--annotations", str(bad)]
+
+    def error(*lines, task="all"):
+        assert main(["evaluate", *given(*lines), "--task", task]) == 2
         return capsys.readouterr().err
 
     good = {"text": "a", "label": "entailment", "id": "1"}
     assert "'1'; ids must be unique" in error(good, good)
     text = error(good, {"text": "a", "label": "maybe", "id": "2"})
-    assert "2 has the label 'maybe', which is none of the model's 2 classes" in text
+    assert "1 of 2 labels are outside the set; of 2 the label 'maybe'" in text
+    assert "none of the 2 classes (entailment, not_entailment)" in text
+    unknown = {"text": "a", "label": "-", "id": "2"}
+    assert main(["evaluate", *given(good, unknown), "--max-bad-share", "0.5"]) == 0
+    shown, said = capsys.readouterr()
+    assert dict(line.split() for line in shown.splitlines())[f"{TASK}/n"] == "1"
+    assert "left out 2: the label '-' is none of the 2 classes" in said
     assert "bad.jsonl, line 2: a text without its label" in error(good, {"text": "b"})
     assert "line 2: text must be a text" in error(good, {"text": "", "label": "a"})
     assert "and --task is qa; leave it out" in error(good, task="qa")
