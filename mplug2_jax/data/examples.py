@@ -29,9 +29,15 @@ class QA:
 Box = tuple[float, float, float, float]
 
 
+KIND = "kind of medium"
+
+
 @dataclass(frozen=True)
 class Label:
-    """The class of a medium, or of a text about it; in regression a number as text."""
+    """The class of a medium, or of a text about it; in regression a number as text.
+
+    With the id `KIND` it is no class: its medium's captions are scored also by it.
+    """
 
     label: str
     text: str = ""
@@ -66,6 +72,11 @@ class Example:
     others: tuple[MediaFile, ...] = ()
 
     @property
+    def kind(self) -> str | None:
+        """Of the medium, such as NoCaps' domain."""
+        return next((its.label for its in self.labels if its.id == KIND), None)
+
+    @property
     def answered(self) -> tuple[QA, ...]:
         """The questions whose answer is known."""
         return tuple(qa for qa in self.questions if qa.answers)
@@ -92,11 +103,12 @@ def without_bytes(example: Example) -> Example:
 
 
 def labels_of(example: Example | TextExample, texts: bool | None = None) -> list[str]:
-    """The example's labels.
+    """The example's classes.
 
     Args:
       texts: those of texts about a medium, or those of the medium itself; None: all.
     """
     if isinstance(example, TextExample):
         return [example.label]
-    return [its.label for its in example.labels if texts in (None, bool(its.text))]
+    classes = (its for its in example.labels if its.id != KIND)
+    return [its.label for its in classes if texts in (None, bool(its.text))]

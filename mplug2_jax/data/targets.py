@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mplug2_jax.data.batches import BatchConfig
-from mplug2_jax.data.examples import QA, Example, Label, Region
+from mplug2_jax.data.examples import KIND, QA, Example, Label, Region
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import Tokenizer, padded_rows
 from mplug2_jax.types import Tokens
@@ -141,7 +141,11 @@ class Classes(Targets):
         self.counts = {"labels": config.texts_per_medium if texts else 1}
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Fields:
-        labels = [label for label in example.labels if bool(label.text) == self.texts]
+        labels = [
+            its
+            for its in example.labels
+            if bool(its.text) == self.texts and its.id != KIND
+        ]
         if not labels:
             what = "no text with a label" if self.texts else "no label of its own"
             raise ValueError(f"{example.id} has {what}")

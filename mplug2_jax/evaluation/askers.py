@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mplug2_jax.batching import Encoded, Shapes
-from mplug2_jax.data.examples import QA, Example, labels_of
+from mplug2_jax.data.examples import QA, Example
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
 from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.evaluation.results import Record
@@ -169,14 +169,12 @@ class AnswerAsker(Asker):
 
 
 def _caption_record(example: Example, caption: Prediction) -> Record:
-    """Its kind is the medium's class, if it has just one."""
-    own = labels_of(example, texts=False)
     return Record(
         id=example.id,
         prediction=caption.text,
         truth=example.captions,
         score=caption.score,
-        kind=own[0] if len(own) == 1 else None,
+        kind=example.kind,
         example=example.id,
     )
 

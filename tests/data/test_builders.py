@@ -5,15 +5,20 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from layouts import LAYOUTS, MEDIA, VQA_SAID, entailed, msrvtt, tar, true_of, write
 
 from mplug2_jax.cli import prepare as command
 from mplug2_jax.cli.main import main
+from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts
 from mplug2_jax.data.examples import labels_of
-from mplug2_jax.data.records import Records
+from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.records import Records, classes_of
+from mplug2_jax.data.targets import Classes
+from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import read_media
 
 
@@ -258,11 +263,16 @@ def test_parts_that_few_need_may_be_absent(manual):
     assert set(DATASETS["nocaps"].splits(manual, {})) == {"validation"}
 
 
-def test_the_domain_of_a_picture_is_its_label(manual):
+def test_the_domain_of_a_picture_is_its_kind_and_no_class(manual):
     write(manual, LAYOUTS["nocaps"][0])
     _, folder = prepare("nocaps", manual, "--any-counts")
-    labels = [labels_of(example) for example in Records(folder, "validation")]
-    assert labels == [["in-domain"], ["out-domain"]]
+    found = Records(folder, "validation")
+    assert [example.kind for example in found] == ["in-domain", "out-domain"]
+    assert not any(map(labels_of, found)) and classes_of(found, texts=False) == ()
+    words = WordPieceTokenizer.from_words(["a"])
+    classes = Classes(words, InputConfig(), BatchConfig(2), texts=False)
+    with pytest.raises(ValueError, match="0 has no label of its own"):
+        classes(found[0], np.random.default_rng(0))
 
 
 def test_two_images_belong_together_and_classes_are_kept(manual):

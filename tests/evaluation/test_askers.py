@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import small
 
-from mplug2_jax.data.examples import QA, Example, Label
+from mplug2_jax.data.examples import KIND, QA, Example, Label
 from mplug2_jax.evaluation.captions import score_captions
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.evaluation.vqa import soft_accuracy
@@ -90,11 +90,11 @@ def test_captions_of_media_without_some(examples):
     assert every.metrics == known.metrics and known.metrics["caption"]["n"] == 1
 
 
-def test_captions_are_scored_by_the_class_of_their_medium(clips):
+def test_captions_are_scored_by_the_kind_of_their_medium(clips):
     truths = ("w1 w2 w3", "w4 w5 w6 w7")
     domains = ("in-domain", "out-domain")
     examples = [
-        Example(str(i), Path(clip), (truth, "w9 w8"), labels=(Label(domain),))
+        Example(str(i), Path(clip), (truth, "w9 w8"), labels=(Label(domain, id=KIND),))
         for i, (clip, truth, domain) in enumerate(
             zip(clips, truths, domains, strict=True)
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
-from mplug2_jax.data.examples import Example, Label
+from mplug2_jax.data.examples import KIND, Example, Label
 
 FILES = {
     "validation": ("nocaps_val_4500_captions.json", ("val", "validation", "images")),
@@ -30,7 +30,7 @@ def _examples(manual: Path, name: str, folders: tuple[str, ...]) -> list[Example
             str(image["id"]),
             media(image["file_name"]),
             tuple(captions[image["id"]]),
-            labels=(Label(image["domain"]),) if "domain" in image else (),
+            labels=(Label(image["domain"], id=KIND),) if "domain" in image else (),
         )
         for image in content["images"]
     ]
