@@ -16,7 +16,10 @@ def get_config():
     config.init_from = "runs/pretrain_shapes"
     config.train.path = "data/mplug2_data/shapes_boxes/1.0.0"
     config.inputs.question_length = 8
-    config.inputs.num_bins = 64
+    config.inputs.num_bins = 32
+    # A fifth of a patch decides: distances must count beside tokens.
+    config.grounding.l1 = 5.0
+    config.grounding.giou = 2.0
     config.batch.texts_per_medium = 4
     config.inputs.num_frames = 1
     config.batch.batch_size = 32
@@ -30,7 +33,7 @@ def get_config():
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 1500
+    config.steps = 3000
     config.log_every = 50
     config.save_every = 500
     return config

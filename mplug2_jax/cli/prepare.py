@@ -162,7 +162,7 @@ def beam(runner: str | None, options: list[str]) -> dict[str, Any]:
     except ImportError as error:
         raise ValueError(
             "--beam-runner needs Apache Beam; install the extra [beam]: "
-            "pip install 'mplug2-jax[beam]'."
+            "pip install -e '.[beam]'."
         ) from error
     flags = [f"--{option}" for option in options]
     return {"beam_runner": runner, "beam_options": PipelineOptions(flags=flags)}

@@ -115,7 +115,7 @@ def _torch() -> Any:
         import torch
     except ImportError:
         raise ValueError(
-            "PyTorch files need PyTorch; run `pip install mplug2-jax[torch]`, or give "
+            "PyTorch files need PyTorch; run `pip install torch`, or give "
             "a .safetensors file."
         ) from None
     return torch

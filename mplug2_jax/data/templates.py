@@ -40,6 +40,8 @@ TEMPLATES: Mapping[Kind, tuple[Instruction, ...]] = {
     ),
 }
 KINDS: tuple[Kind, ...] = tuple(TEMPLATES)
+# How a model that was pretrained, and no more, is asked for captions.
+CAPTION_INSTRUCTION = TEMPLATES["captioning"][0].source.format(medium="video")
 
 
 def instruct(

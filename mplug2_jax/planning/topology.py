@@ -117,6 +117,6 @@ class Topology:
             raise ValueError(
                 f"The TPU compiler cannot describe {self.chip.name}:{shape}: {reason}; "
                 "choose a shape that is offered, and have libtpu installed "
-                "(pip install 'mplug2-jax[plan]')."
+                "(pip install -e '.[plan]')."
             ) from error
         return list(described.devices)

@@ -189,7 +189,7 @@ def test_five_steps_on_a_mesh_equal_those_of_one_device(name, kind, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", ["fsdp8", "2x2x2"])
 def test_negatives_of_the_global_batch_are_those_of_one_device(name, runs):
     """In value and gradient. Parameters are not compared: with contrast alone a text
     bias has an element whose gradient, 4e-9 among 2e-4, is rounding, and Adam's step
@@ -211,13 +211,16 @@ def test_the_queue_is_divided_and_the_same(name, runs):
 
 @pytest.mark.slow
 def test_a_whole_state_moves_to_other_devices(runs, tmp_path):
-    """Queue, teacher and moments too, from eight to one, and to eight again."""
+    """Queue, teacher and moments too: from eight to one, eight again, two, eight."""
     state = first = runs.run("pretraining", "fsdp8").state
-    for step, name in enumerate(("alone", "2x2x2")):
+    meshes = {name: mesh_of(name) for name in ("alone", "2x2x2", "fsdp8")}
+    two = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
+    order = meshes["alone"], meshes["2x2x2"], two, meshes["fsdp8"]
+    for step, mesh in enumerate(order):
         manager = StateManager(tmp_path / "states", keep=1)
         manager.save(step, state, Progress())
         manager.close()
-        wanted = runs.abstract("pretraining", mesh_of(name))
+        wanted = runs.abstract("pretraining", mesh)
         manager = StateManager(tmp_path / "states", keep=1)
         state, _ = manager.restore(wanted)
         manager.close()
