@@ -1,5 +1,6 @@
 """Data sets laid out as their official files: read, counted, prepared, read back."""
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -96,6 +97,26 @@ def test_published_counts_are_checked(manual, capsys, caplog):
     with caplog.at_level(logging.WARNING):
         DATASETS["msvd_qa"].splits(manual, {})
     assert "train: 1 media found, 1200 expected, as papers" in caplog.text
+
+
+def test_a_share_of_kinetics_may_have_disappeared(manual, capsys, caplog):
+    """Of three clips, one."""
+    write(manual, LAYOUTS["kinetics400"][0])
+    assert prepare("kinetics400", manual)[0] == 2
+    said = capsys.readouterr().err
+    assert "train: 1 media are missing (" in said
+    assert "33.3% of the split; at most 20% may be" in said
+    half = dataclasses.replace(DATASETS["kinetics400"], max_missing=0.5)
+    with caplog.at_level(logging.WARNING):
+        splits = half.splits(manual, half.counts)
+    assert splits["train"].counts.media == 2
+    assert "33.3% of the split; they are left out" in caplog.text
+    assert "2 media found, 246534 expected" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        status, folder = prepare("kinetics400", manual, "--any-counts")
+    assert status == 0 and len(Records(folder, "train")) == 2
+    assert "they are left out" in caplog.text
 
 
 def test_missing_files_are_named(manual, capsys):

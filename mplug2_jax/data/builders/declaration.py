@@ -66,6 +66,7 @@ class Dataset:
       reported: by papers only; other numbers of the files are logged.
       web: files are collected from the web, and some are always missing; they are left
         out and counted. Elsewhere a missing file is an error.
+      max_missing: share of a split's media that may be missing before it is an error.
       manual: whether there is a manual directory at all.
       classes: names of the labels, in the order of a classifier's scores; by default
         all that occur in the splits, in alphabetical order.
@@ -78,6 +79,7 @@ class Dataset:
     counts: Mapping[str, Counts] = field(default_factory=dict)
     reported: Mapping[str, Counts] = field(default_factory=dict)
     web: bool = False
+    max_missing: float = 0.0
     manual: bool = True
     classes: tuple[str, ...] = ()
 
@@ -94,7 +96,7 @@ class Dataset:
             name: content(size) if callable(content) else _listed(content, size)
             for name, content in contents.items()
         }
-        _check_media(self.name, splits, expected)
+        _check_media(self, splits, expected)
         for name, split in splits.items() if self.classes else ():
             if strange := sorted(split.classes - set(self.classes)):
                 raise ValueError(
@@ -143,20 +145,29 @@ def _listed(
 
 
 def _check_media(
-    dataset: str, found: Mapping[str, Split], expected: Iterable[str]
+    dataset: Dataset, found: Mapping[str, Split], expected: Iterable[str]
 ) -> None:
+    """Whether the expected splits are there, and enough of their media."""
     for name in expected:
         if name not in found:
             raise ValueError(
-                f"{dataset} has no split {name!r} here, only {sorted(found)}; check "
-                "the annotation files of the manual directory."
+                f"{dataset.name} has no split {name!r} here, only {sorted(found)}; "
+                "check the annotation files of the manual directory."
             )
-        if missing := found[name].missing:
-            raise FileNotFoundError(
-                f"{dataset}, split {name}: {len(missing)} media are missing "
-                f"({', '.join(missing[:3])}, ...); fetch them, or leave them out with "
-                "--any-counts."
+    for name, split in found.items():
+        if missing := split.missing:
+            share = len(missing) / (len(missing) + (split.counts.media or 0))
+            said = (
+                f"{dataset.name}, split {name}: {len(missing)} media are missing "
+                f"({', '.join(missing[:3])}, ...), {share:.1%} of the split"
             )
+            if name in expected and share > dataset.max_missing:
+                limit = f"at most {dataset.max_missing:.0%} may be; "
+                raise FileNotFoundError(
+                    f"{said}; {limit if dataset.max_missing else ''}fetch them, or "
+                    "leave them out with --any-counts."
+                )
+            logging.warning("%s; they are left out", said)
 
 
 def _differences(
