@@ -17,15 +17,32 @@ run() {
   fi
 }
 
-# The same with variables: with_env NAME=VALUE ... -- COMMAND ...
-with_env() {
+# Becomes a command with variables, which so gets the signals that are sent to the shell:
+# become NAME=VALUE ... -- COMMAND ...
+become() {
   local variables=()
   while [[ "$1" != "--" ]]; do
     variables+=("$1")
     shift
   done
   shift
-  run env ${variables[@]+"${variables[@]}"} "$@"
+  set -- env ${variables[@]+"${variables[@]}"} "$@"
+  [[ -n "$DRY_RUN" ]] || exec "$@"
+  run "$@"
+}
+
+# The folder that the training arguments name.
+workdir() {
+  local found=""
+  while [[ $# -gt 0 ]]; do
+    case "$1" in
+      --workdir) found=${2:-} ;;
+      --workdir=*) found=${1#--workdir=} ;;
+    esac
+    shift
+  done
+  [[ -n "$found" ]] || fail "--workdir is missing; give a folder that all hosts see."
+  echo "$found"
 }
 
 # Stops with one sentence.

@@ -3,10 +3,11 @@
 #
 #   export IMAGE=.../mplug2:tpu CLAIM=bucket ACCELERATOR=tpu-v5-lite-podslice
 #   export TOPOLOGY=16x16 HOSTS=64 CHIPS=4
-#   launch/gke.sh tpu --config configs/pretrain_large.py --workdir /shared/run
+#   launch/gke.sh tpu --config /mplug2/configs/pretrain_large.py --workdir /shared/run
 #   IMAGE=.../mplug2:cuda ACCELERATOR=nvidia-h100-80gb HOSTS=2 CHIPS=8 \
 #       launch/gke.sh gpu --config ... --workdir /shared/run
 #
+# Training starts in MOUNT, where data/ is; the image's recipes are in /mplug2/configs.
 # --dry-run as the first argument prints the manifest and the command instead.
 #
 # Variables (launch/README.md): NAME IMAGE CLAIM MOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
@@ -27,6 +28,18 @@ if [[ "$kind" == tpu ]]; then need TOPOLOGY "the slice's shape, for example 16x1
 export IMAGE CLAIM ACCELERATOR HOSTS CHIPS TOPOLOGY=${TOPOLOGY:-}
 export NAME=${NAME:-mplug2} MOUNT=${MOUNT:-/shared} SLICES=${SLICES:-1}
 export RESTARTS=${RESTARTS:-100}
+WORKDIR=$(workdir "$@")
+export WORKDIR
+[[ "$WORKDIR" == "${MOUNT%/}"/?* ]] ||
+  fail "--workdir is '$WORKDIR'; expected a folder below $MOUNT, where the claim is mounted."
+
+# What a pod runs. Its first process gets only the signals that it traps, and a signal ends
+# `wait`, not training. Stopped before the end is no success: the set shall restart.
+# shellcheck disable=SC2016 # the pod's shell expands it
+export TRAIN='mplug2 train "$@" &
+trap "kill -TERM $!" TERM
+while kill -0 $! 2>/dev/null; do wait $!; done
+wait $! && [ -e "$WORKDIR/final" ]'
 
 manifest=$("${PYTHON:-python}" - "$kind" \
   "$(dirname "${BASH_SOURCE[0]}")/gke_jobset.yaml" "$@" <<'PYTHON'
@@ -36,12 +49,11 @@ import re
 import sys
 
 kind, path, *arguments = sys.argv[1:]
-folders = [a.split("=", 1)[-1] for a in arguments if a.startswith("--workdir=")]
-if "--workdir" in arguments[:-1]:
-    folders.append(arguments[arguments.index("--workdir") + 1])
-if not folders:
-    sys.exit("gke.sh: --workdir is missing; give a folder below MOUNT.")
-values = {**os.environ, "ARGS": json.dumps(arguments), "WORKDIR": folders[-1]}
+values = {
+    **os.environ,
+    "ARGS": json.dumps(arguments),
+    "TRAIN": json.dumps(os.environ["TRAIN"]),
+}
 with open(path) as file:
     documents = file.read().split("\n---\n")
 chosen = documents[("tpu", "gpu").index(kind)]

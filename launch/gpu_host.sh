@@ -19,4 +19,4 @@ variables=(
   "XLA_PYTHON_CLIENT_MEM_FRACTION=${MEMORY_SHARE:-0.92}"
 )
 if [[ -n "${GPUS:-}" ]]; then variables+=("CUDA_VISIBLE_DEVICES=$GPUS"); fi
-with_env "${variables[@]}" -- "${PYTHON:-python}" -m mplug2_jax train "$@"
+become "${variables[@]}" -- "${PYTHON:-python}" -m mplug2_jax train "$@"

@@ -23,15 +23,16 @@ if [[ -n "${DEVICES:-}" ]]; then
 fi
 
 if [[ "$PROCESSES" == 1 ]]; then
-  with_env ${common[@]+"${common[@]}"} -- "$PYTHON" -m mplug2_jax train "$@"
+  become ${common[@]+"${common[@]}"} -- "$PYTHON" -m mplug2_jax train "$@"
   exit
 fi
 
+# Processes in the background do not hear Ctrl-C: all get SIGTERM instead.
 pids=()
-trap '[[ ${#pids[@]} -eq 0 ]] || kill "${pids[@]}" 2>/dev/null || true' INT TERM
+trap 'kill -TERM ${pids[@]+"${pids[@]}"} 2>/dev/null || true' INT TERM
 for ((index = 0; index < PROCESSES; index++)); do
   if [[ -n "$DRY_RUN" ]]; then printf '# process %s, in the background\n' "$index"; fi
-  with_env ${common[@]+"${common[@]}"} \
+  become ${common[@]+"${common[@]}"} \
     "MPLUG2_COORDINATOR=127.0.0.1:$PORT" \
     "MPLUG2_PROCESSES=$PROCESSES" \
     "MPLUG2_PROCESS_INDEX=$index" \
@@ -41,6 +42,8 @@ for ((index = 0; index < PROCESSES; index++)); do
 done
 status=0
 for pid in "${pids[@]}"; do
+  # A signal ends `wait`, not the process.
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done
   wait "$pid" || status=$?
 done
 exit "$status"

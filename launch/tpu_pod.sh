@@ -2,7 +2,7 @@
 # Trains on a Cloud TPU pod slice, from creating it to deleting it.
 #
 #   export TPU_NAME=mplug2 ZONE=us-west4-a ACCELERATOR=v5litepod-256
-#   export RUNTIME=v2-alpha-tpuv5-lite
+#   export RUNTIME=v2-alpha-tpuv5-lite SETUP='...'       mounts a bucket: see README.md
 #   launch/tpu_pod.sh create
 #   launch/tpu_pod.sh install
 #   launch/tpu_pod.sh run --config configs/pretrain_large.py --workdir /mnt/bucket/run
@@ -11,98 +11,138 @@
 #   launch/tpu_pod.sh all --config ...    all of it, and again after a preemption
 #
 # `run` starts one process per worker and streams worker 0's log; what it was doing goes
-# on if this connection breaks. `all` creates, installs and runs; if the slice is lost,
-# it starts over, and training resumes from WORKDIR; at the end it deletes the slice.
+# on if this connection breaks, and `run` or `all` take up the log again. `all` creates,
+# installs and runs; if training stops before the end or the slice is lost, it starts
+# over, and training resumes from WORKDIR; at the end it deletes the slice. The status is
+# training's: 75 if it stopped before the end, 70 where Python's is 1.
 # --dry-run as the first argument prints the commands instead.
 #
 # Variables (launch/README.md): TPU_NAME ZONE ACCELERATOR RUNTIME PROJECT SPOT
-#                               RESTARTS PAUSE
+#                               SETUP RESTARTS PAUSE
 set -euo pipefail
 # shellcheck source=launch/dry_run.sh
 source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# What pip needs, and the recipes.
+packed=(mplug2_jax configs pyproject.toml requirements.txt README.md LICENSE)
 action=${1:-}
 [[ $# -gt 0 ]] && shift
 need TPU_NAME "a name for the slice"
 need ZONE "a zone that has such TPUs"
+if [[ "$action" == create || "$action" == all ]]; then
+  need ACCELERATOR "the slice's type, for example v5litepod-256"
+  need RUNTIME "the VM's image, for example v2-alpha-tpuv5-lite"
+fi
+if [[ "$action" == run || "$action" == all ]]; then
+  WORKDIR=$(workdir "$@")
+  [[ "$WORKDIR" == /* ]] || fail "--workdir is '$WORKDIR'; expected an absolute path in\
+ what all workers see, for example a bucket that SETUP mounts."
+fi
+[[ -n "$DRY_RUN" ]] || command -v gcloud > /dev/null ||
+  fail "there is no gcloud here; install the Google Cloud CLI."
 PAUSE=${PAUSE:-30}
 where=("--zone=$ZONE")
 if [[ -n "${PROJECT:-}" ]]; then where+=("--project=$PROJECT"); fi
+
+STOPPED=75 # training ended well, but before its last step
+FAILED=70  # instead of 1 and 255, with which gcloud itself fails
+# On a worker: who trains or installs holds this lock as long as it lives.
+ALONE="exec 9> mplug2.lock && { flock -w $PAUSE 9 ||\
+ { echo 'a training is under way on this worker; see tpu_pod.sh log' >&2; exit 1; }; }"
 
 tpu() { run gcloud compute tpus tpu-vm "$1" "$TPU_NAME" "${where[@]}" "${@:2}"; }
 on() { tpu ssh "--worker=$1" "--command=$2"; }
 
 create() {
-  need ACCELERATOR "the slice's type, for example v5litepod-256"
-  need RUNTIME "the VM's image, for example v2-alpha-tpuv5-lite"
   local options=("--accelerator-type=$ACCELERATOR" "--version=$RUNTIME")
   if [[ -n "${SPOT:-}" ]]; then options+=(--spot); fi
   tpu create "${options[@]}"
 }
 
+# The images have Python 3.10 and maybe no venv: uv brings a Python that is new enough.
+# A bucket mounted into the old folder must not be emptied (--one-file-system).
 install() {
   local archive=/tmp/mplug2.tar.gz
   [[ -n "$DRY_RUN" ]] || archive=$(mktemp -d)/mplug2.tar.gz
-  run tar -C "$here" --exclude=.git --exclude=runs -czf "$archive" .
-  run gcloud compute tpus tpu-vm scp "$archive" "$TPU_NAME:mplug2.tar.gz" \
-    "${where[@]}" --worker=all
-  on all "rm -rf mplug2 && mkdir mplug2 && tar -xzf mplug2.tar.gz -C mplug2 &&\
- python3 -m venv mplug2/.venv && mplug2/.venv/bin/pip install -q './mplug2[tpu]'"
-  run rm "$archive"
+  run tar -C "$here" --exclude=__pycache__ -czf "$archive" "${packed[@]}" &&
+    run gcloud compute tpus tpu-vm scp "$archive" "$TPU_NAME:mplug2.tar.gz" \
+      "${where[@]}" --worker=all &&
+    run rm "$archive" &&
+    on all "$ALONE && rm -rf --one-file-system mplug2 && mkdir mplug2 &&\
+ tar -xzf mplug2.tar.gz -C mplug2 &&\
+ PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv &&\
+ python3 -m uv venv -q --python 3.12 mplug2/.venv &&\
+ python3 -m uv pip install -q --python mplug2/.venv './mplug2[tpu]'" &&
+    if [[ -n "${SETUP:-}" ]]; then on all "cd mplug2 || exit; $SETUP"; fi
 }
 
 # Every worker trains in the background and leaves its exit status in train.exit.
 start() {
-  local command
-  command=$(printf '%q ' .venv/bin/python -m mplug2_jax train "$@")
-  on all "cd mplug2 && rm -f train.exit && nohup bash -c '${command//\'/\'\\\'\'};\
- echo \$? > train.exit' > train.log 2>&1 < /dev/null & sleep 1"
+  local train final
+  printf -v train '%q ' env JAX_PLATFORMS=tpu .venv/bin/python -m mplug2_jax train "$@"
+  printf -v final '%q' "$WORKDIR/final"
+  on all "$ALONE && cd mplug2 && rm -f train.exit || exit; trap '' HUP;\
+ { $train && { [ -e $final ] || (exit $STOPPED); }; status=\$?;\
+ case \$status in 1 | 255) status=$FAILED ;; esac;\
+ echo \$status > train.exit; } > train.log 2>&1 < /dev/null &"
 }
 
-# Streams the log until training ends; its status is training's.
+# Streams the log until training ends; its status is training's, or gcloud's 1 or 255.
 log() {
-  on 0 "cd mplug2 && until [ -e train.log ]; do sleep 1; done;\
- tail -n +1 -F train.log & tail=\$!;\
- until [ -e train.exit ]; do sleep 1; done; sleep 1; kill \$tail; exit \$(cat train.exit)"
+  on 0 "cd mplug2 || exit $STOPPED; tail -n +1 -F train.log &\
+ flock -s ../mplug2.lock sleep 1; kill \$!; exit \$(cat train.exit || echo $STOPPED)"
 }
 
-state() {
-  gcloud compute tpus tpu-vm describe "$TPU_NAME" "${where[@]}" \
-    '--format=value(state)' 2>/dev/null || echo GONE
+# Whether training is under way. No answer means no: `install` and `start` look again.
+busy() {
+  [[ -z "$DRY_RUN" ]] || return 1
+  [[ "$(on 0 'flock -n mplug2.lock true || echo busy')" == *busy* ]] || return 1
+  echo "tpu_pod.sh: a training is under way on the slice; here is its log." >&2
+}
+
+# Whether the slice is there and works; asks until there is an answer.
+ready() {
+  local answer
+  [[ -z "$DRY_RUN" ]] || return 1
+  until answer=$(tpu describe '--format=value(state)' 2>&1); do
+    if [[ "$answer" == *NOT_FOUND* ]]; then return 1; fi
+    echo "tpu_pod.sh: no answer about the slice, asking again: $answer" >&2
+    sleep "$PAUSE"
+  done
+  [[ "$answer" == *READY* ]]
 }
 
 # The log once more after each broken connection, as long as the slice is there.
 follow() {
-  local status=0
+  local status
   while true; do
     status=0
     log || status=$?
-    [[ $status -eq 255 && "$(state)" == READY ]] || return "$status"
+    if [[ $status -ne 1 && $status -ne 255 ]] || ! ready; then return "$status"; fi
     sleep "$PAUSE"
   done
 }
 
+once() {
+  { ready || create; } && { busy || { install && start "$@"; }; } && follow
+}
+
 all() {
-  local restarts=${RESTARTS:-100} status=0
-  if [[ -n "$DRY_RUN" ]]; then
-    create && install && start "$@" && log
-    echo "# if the slice is lost: delete, and all of this again"
-    tpu delete --quiet
-    return
-  fi
+  local restarts=${RESTARTS:-100} attempt status
   for ((attempt = 0; attempt <= restarts; attempt++)); do
     status=0
-    if { [[ "$(state)" == READY ]] || create; } && install && start "$@"; then
-      follow || status=$?
-      if [[ $status -eq 0 ]]; then break; fi
-    fi
-    if [[ "$(state)" == READY ]]; then
+    once "$@" || status=$?
+    if [[ $status -eq 0 ]]; then break; fi
+    if ! ready; then
+      echo "tpu_pod.sh: the slice is lost (attempt $attempt); starting over." >&2
+      tpu delete --quiet || true
+    elif [[ $status -eq $STOPPED ]]; then
+      echo "tpu_pod.sh: stopped before the end (attempt $attempt); going on." >&2
+    else
       echo "tpu_pod.sh: training failed with status $status; the slice is kept." >&2
-      return "$((status ? status : 1))"
+      return "$status"
     fi
-    echo "tpu_pod.sh: the slice is lost (attempt $attempt); starting over." >&2
-    tpu delete --quiet || true
     sleep "$PAUSE"
   done
   tpu delete --quiet
@@ -112,7 +152,7 @@ all() {
 case "$action" in
   create) create ;;
   install) install ;;
-  run) start "$@" && if [[ -n "$DRY_RUN" ]]; then log; else follow; fi ;;
+  run) { busy || start "$@"; } && follow ;;
   log) log ;;
   delete) tpu delete --quiet ;;
   all) all "$@" ;;

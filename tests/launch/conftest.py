@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 
-# Two workers are two folders; a command on a worker runs in its folder. `fate` says
-# what happens to the slice when its log is read for the first time.
+# Two workers are two folders; a command on a worker runs in its folder. If there is a
+# file `fate` when the log is read, the connection breaks and the slice's state is what
+# the file says. As many of the next questions get no answer as `hiccups` has lines.
 GCLOUD = r"""#!/usr/bin/env bash
 echo "gcloud $*" >> "$FAKE/calls"
 action=$4
@@ -26,14 +27,26 @@ done
 case "$action" in
   create) mkdir -p "$FAKE/w0" "$FAKE/w1"; echo READY > "$FAKE/state" ;;
   delete) rm -rf "$FAKE/w0" "$FAKE/w1" "$FAKE/state" ;;
-  describe) cat "$FAKE/state" ;;
+  describe)
+    if [[ -s "$FAKE/hiccups" ]]; then
+      sed -i 1d "$FAKE/hiccups"
+      echo "ERROR: (gcloud) There was a problem with the network." >&2
+      exit 1
+    fi
+    [[ -e "$FAKE/state" ]] || { echo "ERROR: (gcloud) NOT_FOUND: no $5" >&2; exit 1; }
+    cat "$FAKE/state" ;;
   scp) for w in 0 1; do cp "$5" "$FAKE/w$w/mplug2.tar.gz"; done ;;
   ssh)
-    if [[ "$worker" == 0 && -e "$FAKE/fate" ]]; then
+    if [[ "$command" == *tail* && -e "$FAKE/fate" ]]; then
+      # What ran on a lost slice has ended.
+      until grep -q READY "$FAKE/fate" ||
+        [[ -e "$FAKE/w0/mplug2/train.exit" && -e "$FAKE/w1/mplug2/train.exit" ]]; do
+        sleep 0.1
+      done
       mv "$FAKE/fate" "$FAKE/state"
       exit 255
     fi
-    export MPLUG2_PROCESSES=2 MPLUG2_COORDINATOR=127.0.0.1:$PORT JAX_PLATFORMS=cpu
+    export MPLUG2_PROCESSES=2 MPLUG2_COORDINATOR=127.0.0.1:$PORT
     pids=()
     for w in 0 1; do
       [[ "$worker" == all || "$worker" == "$w" ]] || continue
@@ -62,13 +75,15 @@ status=0
 for pid in "${pids[@]}"; do wait "$pid" || status=$?; done
 exit $status
 """
-# `python3 -m venv DIR` makes DIR/bin/{python,pip} without installing anything.
+# A worker's Python 3.10: `-m pip` and `-m uv` do nothing, but `-m uv venv ... DIR`
+# makes DIR/bin/python.
 PYTHON3 = r"""#!/usr/bin/env bash
-[[ "$2" == venv ]] || exit 3
-mkdir -p "$3/bin"
-cp "$STUBS/member" "$3/bin/python"
-printf '#!/bin/sh\nexit 0\n' > "$3/bin/pip"
-chmod +x "$3/bin/pip"
+echo "$*" >> "$FAKE/python3"
+case "$2 $3" in
+  "pip install" | "uv pip") ;;
+  "uv venv") mkdir -p "${!#}/bin"; cp "$STUBS/member" "${!#}/bin/python" ;;
+  *) exit 3 ;;
+esac
 """
 RECORD = '#!/usr/bin/env bash\necho "$(basename "$0") $*" >> "$FAKE/calls"\ncat || :\n'
 
@@ -82,6 +97,7 @@ def environment(tmp_path):
     # On a slice that is about to be lost nothing is done.
     member = (
         '#!/usr/bin/env bash\n[[ ! -e "$FAKE/fate" ]] || exit 1\n'
+        "export LAUNCHED_ON=$JAX_PLATFORMS JAX_PLATFORMS=cpu\n"
         f'exec "{sys.executable}" "{Path(__file__).parent}/member.py" "${{@:4}}"\n'
     )
     programs = {"gcloud": GCLOUD, "srun": SRUN, "python3": PYTHON3, "member": member}
@@ -105,6 +121,19 @@ def environment(tmp_path):
         "MPLUG2_JOIN_SECONDS": "60",
         "PAUSE": "0",
     }
+
+
+@pytest.fixture
+def stub(environment):
+    """Puts a stand-in, a bash script, first on PATH: its path."""
+
+    def write(name, text):
+        path = Path(environment["STUBS"]) / name
+        path.write_text(f"#!/usr/bin/env bash\n{text}")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Stands in for `python -m mplug2_jax train ...`: joins the others and reports.
 
 Writes WORKDIR/memberI with the number of processes, their indices as the devices see
-them, and the arguments; then WORKDIR/final, as a finished run does.
+them, the platform asked for, and the arguments; then WORKDIR/final, as a finished run
+does.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +26,7 @@ def main(arguments: list[str]) -> None:
         "kind": cluster.kind,
         "count": jax.process_count(),
         "indices": sorted(np.ravel(indices).tolist()),
+        "platform": os.environ["LAUNCHED_ON"],
         "arguments": arguments,
     }
     (workdir / f"member{jax.process_index()}").write_text(json.dumps(seen))

@@ -35,6 +35,7 @@ CONTAINER = Map(
         "image!": str,
         "command": [str],
         "args": [str],
+        "workingDir": str,
         "env": [Map({"name!": str, "value": str, "valueFrom": dict})],
         "ports": [Map({"containerPort!": int})],
         "resources": Map({"limits": STRINGS, "requests": STRINGS}),
@@ -185,6 +186,9 @@ def test_manifest_fits_together(manifest):
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     variables = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert variables["WORKDIR"] == "/shared/a run"
+    # Where data/ of the volume is what a configuration calls data/.
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert container["workingDir"] == mounts["shared"] == "/shared"
     if kind == "gpu":
         assert variables["MPLUG2_COORDINATOR"] == f"{host}.{name}:8476"
         assert variables["MPLUG2_PROCESSES"] == "4"
@@ -199,3 +203,12 @@ def test_manifest_is_applied(launch, environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fake" / "calls").read_text() == "kubectl apply -f -\n"
     assert yaml.safe_load(done.stdout)["kind"] == "JobSet"
+
+
+@pytest.mark.parametrize("workdir", ["/tmp/run", "/shared", "/shared2/run", "run"])
+def test_workdir_must_be_in_the_volume(launch, workdir):
+    train = ("--config", "c.py", f"--workdir={workdir}")
+    done = launch("gke.sh", "--dry-run", "tpu", *train, **VARIABLES, **KINDS["tpu"])
+    assert done.returncode == 2
+    assert "expected a folder below /shared" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What the scripts would run, and what the Slurm and pod ones do with stand-ins."""
+"""What the scripts would run, and what the Slurm one does with a stand-in."""
 
 import json
 import os
@@ -15,12 +15,6 @@ from mplug2_jax.sharding.distributed import BY_HAND
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 TRAIN = ("--config", "configs/it's.py", "--workdir", "/shared/a b")
-POD = {
-    "TPU_NAME": "slice",
-    "ZONE": "zone",
-    "ACCELERATOR": "v5litepod-16",
-    "RUNTIME": "image",
-}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -53,6 +47,7 @@ def test_shellcheck_finds_nothing():
         ("local.sh", {"DEVICES": "8"}, ["JAX_PLATFORMS=cpu"]),
         ("gpu_host.sh", {"GPUS": "0,1"}, ["CUDA_VISIBLE_DEVICES=0,1"]),
         ("slurm.sbatch", {}, ["JAX_PLATFORMS=cuda", "srun"]),
+        ("slurm.sbatch", {"SLURM_CPUS_PER_TASK": "12"}, ["--cpus-per-task=12"]),
     ],
 )
 def test_dry_run_prints_the_training_command(launch, script, variables, expected):
@@ -69,15 +64,6 @@ def test_local_dry_run_names_every_process(launch):
     indices = [f"MPLUG2_PROCESS_INDEX={i}" for i in range(3)]
     assert [i in c for i, c in zip(indices, found, strict=True)] == [True] * 3
     assert all("MPLUG2_COORDINATOR=127.0.0.1:1234" in c for c in found)
-
-
-def test_pod_dry_run_prints_all_without_calling_anything(launch, environment):
-    done = launch("tpu_pod.sh", "--dry-run", "all", *TRAIN, SPOT="1", **POD)
-    assert done.returncode == 0, done.stderr
-    found = [c for c in commands(done.stdout) if c[0] == "gcloud"]
-    assert [c[4] for c in found] == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
-    assert {"--spot", "--accelerator-type=v5litepod-16"} <= set(found[0])
-    assert not (Path(environment["FAKE"]) / "calls").exists()
 
 
 @pytest.mark.parametrize(
@@ -97,12 +83,6 @@ def test_what_is_missing_is_named(launch, script, arguments, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_unknown_pod_action(launch):
-    done = launch("tpu_pod.sh", "start", **POD)
-    assert done.returncode == 2
-    assert "expected create, install, run, log, delete or all" in done.stderr
-
-
 @pytest.mark.slow
 def test_local_processes_meet(launch, environment, tmp_path):
     arguments = ("--config", "it's.py", "--workdir", str(tmp_path / "run"))
@@ -116,22 +96,17 @@ def test_local_processes_meet(launch, environment, tmp_path):
     assert "process 1 of 2 (by hand): 3 of 6 devices" in done.stderr
 
 
-def test_local_processes_fail_together(launch, environment):
-    member = Path(environment["STUBS"]) / "fails"
-    member.write_text('#!/bin/sh\nexit "$MPLUG2_PROCESS_INDEX"\n')
-    member.chmod(0o755)
-    done = launch("local.sh", *TRAIN, PROCESSES="4", PYTHON=str(member))
+def test_local_processes_fail_together(launch, stub):
+    fails = stub("fails", 'exit "$MPLUG2_PROCESS_INDEX"\n')
+    done = launch("local.sh", *TRAIN, PROCESSES="4", PYTHON=fails)
     assert done.returncode == 3
 
 
-def test_a_gpu_host_trains_on_the_gpus_named(launch, environment):
+def test_a_gpu_host_trains_on_the_gpus_named(launch, stub):
     """With stand-ins for the driver's program and for Python."""
-    stubs = Path(environment["STUBS"])
-    show = '#!/bin/sh\nenv | grep -E "^(CUDA|JAX|XLA)" | sort\nprintf "%s\\n" "$@"\n'
-    for name, text in {"nvidia-smi": "#!/bin/sh\necho GPU 0\n", "show": show}.items():
-        (stubs / name).write_text(text)
-        (stubs / name).chmod(0o755)
-    done = launch("gpu_host.sh", *TRAIN, PYTHON=str(stubs / "show"), GPUS="0,1")
+    stub("nvidia-smi", "echo GPU 0\n")
+    show = stub("show", 'env | grep -E "^(CUDA|JAX|XLA)" | sort\nprintf "%s\\n" "$@"\n')
+    done = launch("gpu_host.sh", *TRAIN, PYTHON=show, GPUS="0,1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "CUDA_VISIBLE_DEVICES=0,1",
@@ -139,8 +114,8 @@ def test_a_gpu_host_trains_on_the_gpus_named(launch, environment):
         "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92",
         *("-m", "mplug2_jax", "train", *TRAIN),
     ]
-    (stubs / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
-    done = launch("gpu_host.sh", *TRAIN, PYTHON=str(stubs / "show"))
+    stub("nvidia-smi", "exit 9\n")
+    done = launch("gpu_host.sh", *TRAIN, PYTHON=show)
     assert done.returncode == 2 and "use launch/local.sh on a CPU" in done.stderr
 
 
@@ -149,7 +124,8 @@ def test_slurm_tasks_meet(launch, environment, tmp_path):
     workdir = tmp_path / "run"
     arguments = ("--config", "c.py", "--workdir", str(workdir), "--config.steps=1")
     member = f"{environment['STUBS']}/member"
-    done = launch("slurm.sbatch", *arguments, PYTHON=member, PLATFORM="cpu")
+    its = {"PYTHON": member, "PLATFORM": "cpu", "SLURM_CPUS_PER_TASK": "12"}
+    done = launch("slurm.sbatch", *arguments, **its)
     assert done.returncode == 0, done.stderr
     found = members(workdir)
     assert [m["count"] for m in found] == [2, 2]
@@ -157,7 +133,8 @@ def test_slurm_tasks_meet(launch, environment, tmp_path):
     assert found[0]["arguments"] == list(arguments)
     assert done.stderr.count("process 0 of 2 (slurm)") == 1
     assert done.stderr.count("process 1 of 2 (slurm)") == 1
-    assert (Path(environment["FAKE"]) / "srun").read_text() == "--kill-on-bad-exit=1\n"
+    options = (Path(environment["FAKE"]) / "srun").read_text().split()
+    assert options == ["--kill-on-bad-exit=1", "--cpus-per-task=12"]
     assert not (Path(environment["FAKE"]) / "calls").exists()  # not queued again
 
 
@@ -171,33 +148,6 @@ def test_slurm_job_stopped_early_is_queued_again(launch, environment, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (Path(environment["FAKE"]) / "calls").read_text() == "scontrol requeue 77\n"
-
-
-@pytest.mark.slow
-def test_pod_trains_and_starts_over_after_preemption(launch, environment, tmp_path):
-    fake, workdir = Path(environment["FAKE"]), tmp_path / "run"
-    (fake / "fate").write_text("PREEMPTED\n")
-    arguments = ("--config", "it's.py", "--workdir", str(workdir))
-    done = launch("tpu_pod.sh", "all", *arguments, **POD)
-    assert done.returncode == 0, done.stderr
-    calls = [line.split()[4] for line in (fake / "calls").read_text().splitlines()]
-    assert calls.count("create") == 2
-    assert calls.count("delete") == 2
-    assert "starting over" in done.stderr
-    assert "step 1 of 1 on process 0" in done.stdout
-    found = members(workdir)
-    assert [m["indices"] for m in found] == [[0, 1]] * 2
-    assert found[1]["arguments"] == list(arguments)
-
-
-@pytest.mark.slow
-def test_pod_reports_the_status_of_a_failed_training(launch, environment, tmp_path):
-    stubs, fake = Path(environment["STUBS"]), Path(environment["FAKE"])
-    (stubs / "member").write_text("#!/bin/sh\necho no such config\nexit 2\n")
-    done = launch("tpu_pod.sh", "all", "--config", "c", "--workdir", "w", **POD)
-    assert done.returncode == 2
-    assert "the slice is kept" in done.stderr
-    assert (fake / "state").read_text() == "READY\n"
 
 
 def test_every_variable_is_explained_once():
