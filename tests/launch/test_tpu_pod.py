@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -153,8 +152,10 @@ def test_a_broken_connection_costs_no_slice(launch, stub, fake, calls, train):
 
 
 def test_a_living_training_is_left_alone(launch, environment, stub, fake, train):
-    go = 'for _ in {1..200}; do [[ -e "$FAKE/go" ]] && break; sleep 0.1; done'
-    stub("member", f'{MEMBER}echo at work; {go}; mkdir -p "$workdir/final"\n')
+    # It ends once a second client reads the log, or after 20 seconds.
+    read = '[[ $(grep -c "tail -n" "$FAKE/calls") == 2 ]]'
+    work = f"for _ in {{1..200}}; do {read} && break; sleep 0.1; done"
+    stub("member", f'{MEMBER}echo at work; {work}; mkdir -p "$workdir/final"\n')
     for action in ("create", "install"):
         assert launch("tpu_pod.sh", action, **POD).returncode == 0
     # The laptop goes to sleep while the training runs.
@@ -169,7 +170,6 @@ def test_a_living_training_is_left_alone(launch, environment, stub, fake, train)
     client.wait()
     done = launch("tpu_pod.sh", "install", **POD)
     assert done.returncode == 1 and "a training is under way" in done.stderr
-    threading.Timer(1, (fake / "go").touch).start()
     done = launch("tpu_pod.sh", "all", *train, **POD)
     assert done.returncode == 0, done.stderr
     assert "here is its log" in done.stderr and "at work" in done.stdout
