@@ -66,6 +66,7 @@ class Predictor:
       inputs: frames, lengths and prompt the model was trained with.
       decoding: how texts are generated.
       batch_size: media, or questions, in one device call at most.
+      trained_for: the training's task, a key of `tasks.TASKS`; empty: nobody knows.
     """
 
     model: MPlug2
@@ -74,6 +75,7 @@ class Predictor:
     inputs: InputConfig = InputConfig()
     decoding: Decoding = Decoding()
     batch_size: int = 8
+    trained_for: str = ""
 
     def __post_init__(self):
         """Rejects another vocabulary and lengths beyond the model's positions."""
@@ -130,7 +132,8 @@ class Predictor:
         model = MPlug2(stored.config, modules)
         tokenizer = find_tokenizer(folder, stored, vocab)
         # Whatever does not fit is said before gigabytes are read.
-        predictor = cls(model, None, tokenizer, inputs, decoding, batch_size)
+        made_of = model, None, tokenizer, inputs, decoding, batch_size
+        predictor = cls(*made_of, stored.task)
         if task:
             predictor.require(task)
         return predictor.replace_params(load_checkpoint(folder, modules)[0])
@@ -159,9 +162,21 @@ class Predictor:
             )
 
     def can(self, task: TaskName) -> bool:
-        """Whether the model has what the task needs."""
+        """Whether the model has learned the task; who asks may ask for others, too.
+
+        Where nobody knows what it was trained for: whether it has what the task needs.
+        """
+        if task not in generation.TAUGHT.get(self.trained_for, (task,)):
+            return False
         able = not generation.missing(self._row(task), self.model.modules)
         return able and (task != "grounding" or self.inputs.num_bins > 0)
+
+    @property
+    def origin(self) -> str:
+        """In words, what the model was trained for, or what it has."""
+        if self.trained_for:
+            return f"a model trained for {self.trained_for}"
+        return f"a model of {', '.join(self.model.modules)}"
 
     def _row(self, task: TaskName) -> TaskName:
         """Captions by instruction are answers."""

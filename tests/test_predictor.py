@@ -14,8 +14,10 @@ from mplug2_jax.checkpoint.load import save_checkpoint
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import Media
 from mplug2_jax.decoding.settings import Decoding
+from mplug2_jax.models.mplug2 import HEADS, MODULES
 from mplug2_jax.predictor import Predictor
-from mplug2_jax.tasks import generation
+from mplug2_jax.tasks import TASKS, generation
+from mplug2_jax.tasks.base import COMPOSITION
 
 SCORE_ATOL = 1e-3
 PROBABILITY_ATOL = 1e-4
@@ -167,6 +169,26 @@ def test_a_checkpoint_of_captioning_cannot_answer(tmp_path):
     assert not Predictor.from_checkpoint(folder).can("qa")
     with pytest.raises(ValueError, match="has no text, fusion"):
         Predictor.from_checkpoint(folder, task="qa")
+
+
+def test_what_a_checkpoint_was_trained_for(tmp_path):
+    """It can do that; what it has all modules for it may be asked all the same."""
+    metadata = dataclasses.replace(small.metadata(), task="question_answering")
+    params = goldens.params("base")
+    save_checkpoint(tmp_path / "qa", params, metadata, tokenizer=small.tokenizer())
+    predictor = Predictor.from_checkpoint(tmp_path / "qa")
+    assert predictor.can("qa") and not predictor.can("caption")
+    predictor.require("caption")
+    unknown = dataclasses.replace(predictor, trained_for="")
+    assert unknown.can("caption") and not unknown.can("retrieval")
+
+
+def test_every_training_teaches_what_its_modules_allow():
+    assert set(generation.TAUGHT) == set(TASKS)
+    joint = {"caption_and_answer": MODULES, "pretraining": (*MODULES, *HEADS)}
+    for name, taught in generation.TAUGHT.items():
+        modules = joint[name] if name in joint else COMPOSITION[name].modules
+        assert taught and not any(generation.missing(its, modules) for its in taught)
 
 
 def test_the_best_checkpoint_of_a_work_folder(checkpoint, tmp_path):

@@ -44,6 +44,7 @@ class Metadata:
       decoding_rule: beam search's default; "upstream" for converted weights.
       source: where the weights came from; empty for models trained here.
       inputs: fields of `data.inputs.InputConfig` that differ from its defaults.
+      task: what was trained, a key of `tasks.TASKS`; empty where nobody knows.
     """
 
     config: MPlug2Config
@@ -51,6 +52,7 @@ class Metadata:
     decoding_rule: Literal["upstream", "standard"] = "standard"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    task: str = ""
 
     def to_json(self) -> str:
         values = {
@@ -60,6 +62,7 @@ class Metadata:
             "decoding_rule": self.decoding_rule,
             "source": dict(self.source),
             "inputs": dict(self.inputs),
+            "task": self.task,
         }
         return json.dumps(values, indent=1)
 
@@ -155,6 +158,7 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         values["decoding_rule"],
         values.get("source", {}),
         values.get("inputs", {}),
+        values.get("task", ""),
     )
 
 

@@ -8,7 +8,11 @@
     mplug2 evaluate --checkpoint runs/pretrained --task retrieval \\
         --annotations data/mplug2_data/shapes/1.0.0 --split test
     mplug2 evaluate --checkpoint runs/pretrained --suite --output results \\
-        --annotations data/mplug2_data/shapes/1.0.0 mine.jsonl
+        --annotations data/mplug2_data/shapes/1.0.0:unseen_pairs mine.jsonl
+
+Without --task and with --suite a checkpoint does what it was trained for, one that does
+not say so what its modules allow; --task asks it for other tasks as well. PATH:SPLIT
+names the split of one prepared data set, --split that of all others.
 
 Captions: BLEU, ROUGE-L, CIDEr, METEOR where there is Java, and exact match against all
 references of a video. Questions: exact match of the answer, overall and by the
@@ -26,7 +30,9 @@ them. Media with labels: accuracy and top_5, of a classifier's checkpoint (avera
 the metrics of their task of GLUE (--annotations data/glue/rte/2.0.0 --split
 validation). Media that cannot be read are reported and count nowhere; the exit
 status is then 1, unless --max-bad-share allows them.
-Retrieval, whose numbers depend on the number of media, ends with an error instead.
+Retrieval, whose numbers depend on the number of media, ends with an error instead; a
+suite searches among the others where --max-bad-share allows it, and else not at all.
+What a suite has finished is written even if it ends with an error.
 """
 
 import argparse
@@ -44,6 +50,23 @@ if TYPE_CHECKING:
     from mplug2_jax.data.opening import DataConfig
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
+
+RERANK = 16
+SEEN = ("--task caption", "--task qa", "--task grounding", "--task pairs")
+CLASSES = ("--task classification", "--task zero_shot_classification")
+# Options that not everything reads: what they are without, and what reads them.
+READ_BY: Mapping[str, tuple[Any, tuple[str, ...]]] = {
+    "candidates": (None, ("--task qa", "--task all")),
+    "predictions": (None, ("--task qa", "--task caption")),
+    "single_frame": (False, (*SEEN, "--task classification", "--task all")),
+    "clips": (1, (*CLASSES, "--task all")),
+    "crops": (1, (*CLASSES, "--task all")),
+    "classes": (None, CLASSES[1:]),
+    "template": (None, CLASSES[1:]),
+    "rerank": (RERANK, ("--task retrieval", "--suite")),
+    "dual_softmax": (False, ("--task retrieval", "--suite")),
+    "caption_length": (None, ("--task retrieval",)),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +88,14 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="JSON lines, or the folder of a prepared data set; several with --suite",
+        help="JSON lines, or a prepared data set as FOLDER or FOLDER:SPLIT; several "
+        "with --suite",
     )
-    add("--split", default="test", help="of a prepared data set (default: test)")
+    add(
+        "--split",
+        default="test",
+        help="of prepared data sets that name none (default: test)",
+    )
     add(
         "--media-dir",
         metavar="DIR",
@@ -99,19 +127,19 @@ def _add_task_arguments(parser: argparse.ArgumentParser) -> None:
             *("classification", "zero_shot_classification", "retrieval", "all"),
         ),
         default="all",
-        help="all (default): captions, answers and boxes that annotations and "
-        "checkpoint allow",
+        help="all (default): captions, answers, boxes and classes that are annotated "
+        "and that the checkpoint was trained for",
     )
     add(
         "--suite",
         action="store_true",
-        help="every task that the checkpoint can do, on all the annotations: a table "
-        "(results.md, results.json) and report.html in the folder --output",
+        help="every task the checkpoint was trained for, on all the annotations: a "
+        "table (results.md, results.json) and report.html in the folder --output",
     )
     add(
         "--rerank",
         type=int,
-        default=16,
+        default=RERANK,
         metavar="K",
         help="retrieval: order each query's best K by matching (default 16; 0: none; "
         "papers: 128 on MSRVTT, 256 on COCO)",
@@ -155,35 +183,40 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: checkpoint or annotations cannot be used.
     """
-    from mplug2_jax.data.opening import DataConfig, first, open_examples
-    from mplug2_jax.evaluation.suite import is_texts
+    from mplug2_jax.data.opening import (
+        DataConfig,
+        first,
+        is_texts,
+        open_examples,
+        path_and_split,
+    )
+    from mplug2_jax.data.records import classes_of
 
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
     if not 0 <= args.max_bad_share <= 1:
         raise ValueError(f"--max-bad-share is {args.max_bad_share}; expected 0 to 1.")
-    if args.predictions and (args.suite or args.task not in ("qa", "caption")):
-        raise ValueError("--predictions needs --task qa or --task caption.")
-    if args.caption_length is not None and args.task != "retrieval":
-        raise ValueError("--caption-length needs --task retrieval.")
+    if args.suite and args.task != "all":
+        raise ValueError(
+            f"--suite does every task, and --task is {args.task}; leave one out."
+        )
+    _check_options(args, "--suite" if args.suite else f"--task {args.task}")
     if args.suite:
         return _suite(args)
     if len(args.annotations) > 1:
         raise ValueError(
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
-    data = DataConfig(args.annotations[0], args.media_dir or "", args.split)
+    path, split = path_and_split(args.annotations[0], args.split)
+    data = DataConfig(path, args.media_dir or "", split)
     if is_texts(data):
         return _labelled_texts(args, data)
-    examples = open_examples(data, args.max_bad_share)
-    classes = () if isinstance(examples, list) else getattr(examples, "classes", ())
-    examples = first(examples, args.limit)
+    opened = open_examples(data, args.max_bad_share)
+    examples = first(opened, args.limit)
     if args.task == "zero_shot_classification":
+        # Of all examples: how many are looked at changes no question.
+        classes = () if args.classes else classes_of(opened, texts=False)
         return _prompts(args, examples, classes)
-    if args.classes or args.template:
-        raise ValueError(
-            "--classes and --template need --task zero_shot_classification."
-        )
     return (
         _retrieval(args, examples)
         if args.task == "retrieval"
@@ -191,31 +224,46 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
+def _check_options(args: argparse.Namespace, chosen: str) -> None:
+    """Raises ValueError for an option that what was chosen does not read."""
+    for name, (default, readers) in READ_BY.items():
+        if getattr(args, name) != default and chosen not in readers:
+            raise ValueError(
+                f"--{name.replace('_', '-')} needs {' or '.join(readers)}, and this is "
+                f"{chosen}; leave it out."
+            )
+
+
 def _suite(args: argparse.Namespace) -> int:
     """All tasks on all annotations, written into a folder."""
-    from mplug2_jax.evaluation.suite import Options, rows, run_suite, write_suite
+    from mplug2_jax.evaluation.measured import left_out, rows
+    from mplug2_jax.evaluation.suite import Options, run_suite, write_suite
 
     if not args.output:
         raise ValueError("--suite writes several files; give it a folder by --output.")
     predictor = options.load_predictor(args, None, options.decoding_of(args))
-    measured = run_suite(
-        predictor,
-        args.annotations,
-        Options(
-            split=args.split,
-            media=args.media_dir or "",
-            limit=args.limit,
-            max_bad_share=args.max_bad_share,
-            rerank=args.rerank,
-            meteor=not args.no_meteor,
-        ),
-        say=lambda text: print(text, file=sys.stderr),
+    its_options = Options(
+        split=args.split,
+        media=args.media_dir or "",
+        limit=args.limit,
+        max_bad_share=args.max_bad_share,
+        rerank=args.rerank,
+        dual_softmax=args.dual_softmax,
+        meteor=not args.no_meteor,
     )
-    write_suite(args.output, measured, {"checkpoint": args.checkpoint})
+    about, measured = {"checkpoint": args.checkpoint}, []
+    try:
+        for its in run_suite(predictor, args.annotations, its_options, _say):
+            measured.append(its)
+    except BaseException as error:
+        about["incomplete"] = str(error) or type(error).__name__
+        raise
+    finally:
+        if measured:
+            write_suite(args.output, measured, about)
     for cells in rows(measured):
         print("  ".join(filter(None, cells)))
-    for its in measured:
-        _report(its.results.skipped)
+    _report(left_out(measured))
     return max(_status(args, its.results.skipped, its.examples) for its in measured)
 
 
@@ -259,10 +307,8 @@ def _prompts(
     args: argparse.Namespace, examples: "Sequence[Example]", classes: "Sequence[str]"
 ) -> int:
     """Zero-shot classification, among --classes, else those of the data."""
-    from mplug2_jax.data.records import classes_of
     from mplug2_jax.evaluation.runner import evaluate_prompts
 
-    classes = classes or classes_of(examples, texts=False)
     classifier = options.load_prompt_classifier(args, classes)
     results = evaluate_prompts(
         classifier,
@@ -286,6 +332,7 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
             f"{data.path} holds texts with labels, and --task is {args.task}; leave "
             "it out."
         )
+    _check_options(args, "a set of texts")
     examples = first(open_text_examples(data, args.max_bad_share), args.limit)
     predictor = options.load_predictor(
         args, "text_classification", options.decoding_of(args)
@@ -347,6 +394,10 @@ def _status(
 
     left_out = sum(example.id in skipped for example in described(examples))
     return int(left_out > args.max_bad_share * len(examples))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _report(skipped: Mapping[str, str]) -> None:

@@ -1,6 +1,8 @@
 """Where a run's data are: annotations, prepared records or plain text."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +10,7 @@ from typing import TypeVar
 from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
-from mplug2_jax.data.sources import read_jsonl, read_text_jsonl
+from mplug2_jax.data.sources import MEDIUM_KEYS, read_jsonl, read_text_jsonl
 from mplug2_jax.data.tfds_sets import open_records, prepared_folder
 
 T = TypeVar("T")
@@ -32,6 +34,35 @@ class DataConfig:
     media: str = ""
     split: str = "train"
     data_dir: str = ""
+
+
+def is_texts(data: DataConfig) -> bool:
+    """Whether the data are texts with labels, without media."""
+    path = prepared_folder(data.path, data.data_dir)
+    if is_prepared(path):
+        return open_records(path, data.split).kind == "labelled_text"
+    try:
+        with open(data.path, encoding="utf-8-sig") as file:
+            line = json.loads(next((line for line in file if line.strip()), "{}"))
+    except (OSError, ValueError):
+        return False  # opening says what is wrong
+    keys = set(line) if isinstance(line, dict) else set()
+    return "text" in keys and not keys & {*MEDIUM_KEYS, "images"}
+
+
+def path_and_split(path: str, split: str) -> tuple[str, str]:
+    """PATH:SPLIT of a prepared data set in two; of any other path, with `split`.
+
+    A colon after a drive's letter, in gs://... or in tfds:NAME is the path's own.
+
+    Raises:
+      ValueError: the data set of a tfds: name is not prepared.
+    """
+    folder, _, name = path.rpartition(":")
+    its = bool(folder and re.fullmatch(r"\w+", name))
+    if its and is_prepared(prepared_folder(folder)):
+        return folder, name
+    return path, split
 
 
 def open_examples(data: DataConfig, max_bad_share: float = 0.0) -> Sequence[Example]:

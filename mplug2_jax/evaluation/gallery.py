@@ -3,7 +3,7 @@
 import html
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,50 +13,65 @@ from pycocoevalcap.rouge.rouge import Rouge
 from mplug2_jax.boxes import iou
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.video import read_media
+from mplug2_jax.evaluation.measured import HEADS, Measured, rows
 from mplug2_jax.evaluation.ptb import ptb_tokenize
 from mplug2_jax.evaluation.report import STYLE, contact_sheet, data_url_of
 from mplug2_jax.evaluation.results import Record
-from mplug2_jax.evaluation.vqa import soft_accuracy
-
-if TYPE_CHECKING:
-    from mplug2_jax.evaluation.suite import Measured
+from mplug2_jax.evaluation.vqa import MIN_PEOPLE, soft_accuracy
 
 SHOWN = 6  # best, and as many worst, of each task
 FRAMES, SIDE = 4, 160
 TRUE, FOUND = "#1a9850", "#d73027"  # colours of the annotated box and the model's
+# An overlap that counts as found, and an answer that several of ten people gave.
+RIGHT_BOX, RIGHT_VOTES = 0.5, 1 / 3
+# Words stand left, counts right; a metric and its number are not parted.
+TABLE = """
+.results td, .results th { text-align: left; vertical-align: top; white-space: nowrap }
+.results td:nth-child(4), .results th:nth-child(4) { text-align: right }
+.results td:nth-child(5) { white-space: normal; width: 100% }
+.results span { display: inline-block; margin-right: 1rem; white-space: nowrap }
+"""
 
 
-def gallery(measured: Sequence["Measured"], about: Mapping[str, Any]) -> str:
+def gallery(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
     """One self-contained page of HTML: the table, and examples of each task."""
-    from mplug2_jax.evaluation.suite import HEADS, rows
-
     facts = ", ".join(f"{name}: {value}" for name, value in about.items())
     heads = "".join(f"<th>{head}</th>" for head in HEADS)
-    table = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in rows(measured)
-    )
+    table = "".join(map(_row, rows(measured)))
     sections = "".join(itertools.chain.from_iterable(map(_sections, measured)))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
-<title>mPLUG-2: results</title><style>{STYLE}</style>
+<title>mPLUG-2: results</title><style>{STYLE}{TABLE}</style>
 <h1>Results</h1><p>{html.escape(facts)}</p>
-<table><tr>{heads}</tr>{table}</table>{sections}
+<table class="results"><tr>{heads}</tr>{table}</table>{sections}
 </html>"""
 
 
-def _sections(measured: "Measured") -> list[str]:
+def _row(cells: Sequence[str]) -> str:
+    data, split, task, n, numbers, decoding = map(html.escape, cells)
+    spans = "".join(f"<span>{number}</span>" for number in numbers.split(", "))
+    return (
+        "<tr>"
+        + "".join(
+            f"<td>{cell}</td>" for cell in (data, split, task, n, spans, decoding)
+        )
+        + "</tr>"
+    )
+
+
+def _sections(measured: Measured) -> list[str]:
     """Best and worst of each task of a data set."""
-    chosen = {
-        f"{task}, {measured.name}: {which}": records
+    chosen = [
+        (task, which, records)
         for task, its in measured.results.records.items()
         for which, records in best_and_worst(task, its).items()
-    }
-    wanted = {record.example for records in chosen.values() for record in records}
+    ]
+    wanted = {record.example for *_, records in chosen for record in records}
     examples = {e.id: e for e in measured.examples if e.id in wanted}
+    name = f"{measured.name} {measured.split}".strip()
     return [
-        f"<h2>{html.escape(title)}</h2>"
-        + "".join(_shown(record, examples) for record in records)
-        for title, records in chosen.items()
+        f"<h2>{html.escape(f'{task}, {name}: {which}')}</h2>"
+        + "".join(_shown(task, record, examples) for record in records)
+        for task, which, records in chosen
     ]
 
 
@@ -78,24 +93,42 @@ def quality(task: str, record: Record) -> float:
         return float(np.nan_to_num(iou(*boxes)[0]))
     if record.rank is not None:
         return 1 / (1 + record.rank)
-    if len(record.votes) > 3:
+    if len(record.votes) >= MIN_PEOPLE:
         return soft_accuracy(record.prediction, list(record.votes))
     if task == "caption":
         said, *truths = (
             " ".join(ptb_tokenize(text)) for text in (record.prediction, *record.truth)
         )
         return float(Rouge().calc_score([said], truths))
+    if _regression(task, record):
+        return 1 / (1 + abs(float(record.prediction) - float(record.truth[0])))
     return float(record.prediction in record.truth)
 
 
-def _shown(record: Record, examples: Mapping[str, Example]) -> str:
+def _regression(task: str, record: Record) -> bool:
+    """Whether the class is a number: those with names have a rank."""
+    return task not in ("qa", "caption") and record.rank is None and not record.true_box
+
+
+def right(task: str, record: Record) -> bool | None:
+    """Whether a prediction counts as right; None of captions and numbers."""
+    if task == "caption" or _regression(task, record):
+        return None
+    needed = 1.0
+    if record.true_box:
+        needed = RIGHT_BOX
+    elif record.rank is None and len(record.votes) >= MIN_PEOPLE:
+        needed = RIGHT_VOTES
+    return quality(task, record) >= needed
+
+
+def _shown(task: str, record: Record, examples: Mapping[str, Example]) -> str:
     example = examples.get(record.example)
     picture = ""
     if example is not None:
         pixels = _picture(example, record)
         picture = f'<img alt="medium" src="{data_url_of(pixels)}">'
-    right = record.prediction in record.truth
-    mark = "right" if right else "wrong"
+    mark = {True: "right", False: "wrong", None: ""}[right(task, record)]
     asked = html.escape(record.question or "")
     said, truth = (
         html.escape(record.prediction),

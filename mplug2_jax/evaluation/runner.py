@@ -62,7 +62,7 @@ def evaluate(
     """Asks the model all that the examples' annotations know an answer to.
 
     Args:
-      tasks: None does what the annotations and the model's modules allow.
+      tasks: None does what the annotations allow and the model has learned.
       batch_size: by default the predictor's.
       candidates: answers are chosen from them; without, they are generated.
       meteor: see `score_captions`.
@@ -285,8 +285,8 @@ def _askers(
         if found := [a for a in able if any(map(a.count, examples))]:
             return found
         raise NothingToAskError(
-            f"The examples ({len(examples)}) have nothing that a model of "
-            f"{', '.join(predictor.model.modules)} can be asked."
+            f"The examples ({len(examples)}) have nothing that {predictor.origin} "
+            "can be asked; annotate them for it, or say which task (--task)."
         )
     askers = []
     for task in tasks:

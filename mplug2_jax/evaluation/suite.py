@@ -1,10 +1,9 @@
-"""Every task that a checkpoint can do, on every data set that is annotated for it.
+"""Every task that a checkpoint has learned, on every data set that is annotated for it.
 
 One table of numbers (`results.md`, and with all predictions `results.json`), and
 `report.html` with the best and the worst examples.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import json
@@ -18,52 +17,36 @@ from mplug2_jax import __version__
 from mplug2_jax.checkpoint.staging import staged
 from mplug2_jax.classifier import TEMPLATES, PromptClassifier
 from mplug2_jax.data.examples import Example, labels_of
+from mplug2_jax.data.faults import within
 from mplug2_jax.data.opening import (
     DataConfig,
     first,
+    is_texts,
     open_examples,
     open_text_examples,
+    path_and_split,
 )
-from mplug2_jax.data.records import classes_of, described, is_prepared
-from mplug2_jax.data.sources import MEDIUM_KEYS
-from mplug2_jax.data.tfds_sets import glue_task, open_records, prepared_folder
+from mplug2_jax.data.prefetch import read_ahead
+from mplug2_jax.data.records import Chosen, classes_of, described, is_prepared
+from mplug2_jax.data.tfds_sets import glue_task, prepared_folder
 from mplug2_jax.evaluation.gallery import gallery
-from mplug2_jax.evaluation.results import Results, shown
+from mplug2_jax.evaluation.measured import HEADS, Measured, left_out, rows
+from mplug2_jax.evaluation.results import Results
 from mplug2_jax.evaluation.retrieval import search_results
 from mplug2_jax.evaluation.runner import (
+    READ_TIMEOUT,
     NothingToAskError,
     evaluate,
     evaluate_prompts,
+    read_whole,
 )
 from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
-from mplug2_jax.tasks.retrieval import CONTRAST, MATCHING
+from mplug2_jax.tasks.retrieval import MATCHING
 
 Media = Sequence[Example]
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What was measured on one data set.
-
-    Attributes:
-      data: its path.
-      examples: to show media of; none of texts.
-      decoding: how texts were written, in a word or two.
-    """
-
-    data: str
-    split: str
-    examples: Media
-    results: Results
-    decoding: str
-
-    @property
-    def name(self) -> str:
-        """A data set's name: of a prepared one without its version."""
-        place = Path(self.data)
-        return place.parent.name if is_prepared(self.data) else place.name
+Said = Iterator[tuple[Media, Results]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +54,11 @@ class Options:
     """How a suite is run.
 
     Attributes:
-      split: of prepared sets.
+      split: of prepared sets that name none.
       media: folder of the media of annotation files.
       limit: only the first so many examples.
       max_bad_share: of lines, media and labels.
-      rerank: see `search_results`.
+      rerank, dual_softmax: see `search_results`.
       meteor: see `score_captions`.
     """
 
@@ -84,6 +67,7 @@ class Options:
     limit: int | None = None
     max_bad_share: float = 0.0
     rerank: int = 16
+    dual_softmax: bool = False
     meteor: bool = False
 
 
@@ -92,63 +76,75 @@ def run_suite(
     annotations: Sequence[str],
     options: Options = Options(),
     say: Callable[[str], None] = lambda text: None,
-) -> list[Measured]:
-    """Asks all that can be asked, data set by data set.
+) -> Iterator[Measured]:
+    """Asks all that can be asked, data set by data set, and gives what is finished.
 
     Args:
-      annotations: files of JSON lines, folders of prepared sets.
+      annotations: files of JSON lines, folders of prepared sets, also as PATH:SPLIT.
       say: told what is being done.
 
     Raises:
-      ValueError: a data set cannot be opened, or has nothing that the model can do.
+      ValueError: a data set cannot be opened, which is said before the work, or has
+        nothing that the model can do.
     """
-    found, decoding = [], _decoding(predictor)
-    for path in annotations:
-        data = DataConfig(path, options.media, options.split)
-        its = (_of_texts if is_texts(data) else _of_media)(predictor, data, options)
-        before = len(found)
-        for examples, results in its:
-            say(f"{path}: {', '.join(results.metrics)}")
-            found.append(Measured(path, _split(data), examples, results, decoding))
-        if len(found) == before:
+    decoding = _decoding(predictor)
+    for data, opened in [_opened(path, options) for path in annotations]:
+        ask = _of_texts if is_texts(data) else _of_media
+        found = False
+        for examples, results in ask(predictor, data, opened, options):
+            found = True
+            said = ", ".join(results.metrics) or "too many media cannot be read"
+            say(f"{data.path}: {said}")
+            yield Measured(data.path, _split(data), examples, results, decoding)
+        if not found:
             raise ValueError(
-                f"{path} has nothing that a model of "
-                f"{', '.join(predictor.model.modules)} can be asked; leave it out."
+                f"{data.path} has nothing that {predictor.origin} can be asked; leave "
+                "it out."
             )
-    return found
+
+
+def _opened(path: str, options: Options) -> tuple[DataConfig, Sequence[Any]]:
+    path, split = path_and_split(path, options.split)
+    data = DataConfig(path, options.media, split)
+    opened: Any = open_text_examples if is_texts(data) else open_examples
+    return data, opened(data, options.max_bad_share)
 
 
 def _split(data: DataConfig) -> str:
     return data.split if is_prepared(prepared_folder(data.path, data.data_dir)) else ""
 
 
-Said = Iterator[tuple[Media, Results]]
-
-
-def _of_texts(predictor: Predictor, data: DataConfig, options: Options) -> Said:
+def _of_texts(
+    predictor: Predictor, data: DataConfig, opened: Sequence, options: Options
+) -> Said:
     """Classes of texts."""
     if predictor.can("text_classification"):
-        opened = open_text_examples(data, options.max_bad_share)
         texts = first(opened, options.limit)
         glue, share = glue_task(data.path), options.max_bad_share
         yield (), evaluate_texts(predictor, texts, glue, max_bad_share=share)
 
 
-def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:
+def _of_media(
+    predictor: Predictor, data: DataConfig, opened: Media, options: Options
+) -> Said:
     """All tasks that model and annotations know."""
-    opened = open_examples(data, options.max_bad_share)
     examples, share = first(opened, options.limit), options.max_bad_share
-    modules = set(predictor.model.modules)
-    with contextlib.suppress(NothingToAskError):
-        yield (
-            examples,
-            evaluate(predictor, examples, meteor=options.meteor, max_bad_share=share),
+    unusable: Mapping[str, str] = {}
+    try:
+        results = evaluate(
+            predictor, examples, meteor=options.meteor, max_bad_share=share
         )
-    if not set(CONTRAST) <= modules:
+    except NothingToAskError:
+        pass  # of what follows there may be something
+    else:
+        unusable = results.skipped
+        yield examples, results
+    if predictor.can("retrieval") and _searchable(examples):
+        if not predictor.can("caption"):  # so that they have not been read yet
+            unusable = _unreadable(predictor, examples)
+        yield examples, _search(predictor, examples, unusable, options)
+    if not predictor.can("zero_shot_classification"):
         return
-    if all(example.captions for example in described(examples)):
-        count = options.rerank if set(MATCHING) <= modules else 0
-        yield examples, search_results(predictor, examples, count)
     # Of media: texts about them may have classes, too.
     labelled = any(labels_of(example, texts=False) for example in described(opened))
     classes = classes_of(opened, texts=False) if labelled else ()
@@ -157,18 +153,41 @@ def _of_media(predictor: Predictor, data: DataConfig, options: Options) -> Said:
         yield examples, evaluate_prompts(by_prompts, examples, max_bad_share=share)
 
 
-def is_texts(data: DataConfig) -> bool:
-    """Whether the data are texts with labels, without media."""
-    path = prepared_folder(data.path, data.data_dir)
-    if is_prepared(path):
-        return open_records(path, data.split).kind == "labelled_text"
-    try:
-        with open(data.path, encoding="utf-8-sig") as file:
-            line = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError):
-        return False  # opening says what is wrong
-    keys = set(line) if isinstance(line, dict) else set()
-    return "text" in keys and not keys & {*MEDIUM_KEYS, "images"}
+def _searchable(examples: Media) -> bool:
+    """Whether each is one medium that a text describes."""
+    return all(e.captions and not e.others for e in described(examples))
+
+
+def _search(
+    predictor: Predictor,
+    examples: Media,
+    unusable: Mapping[str, str],
+    options: Options,
+) -> Results:
+    """Retrieval among the media that are usable; none if too many are not."""
+    ids = [example.id for example in described(examples)]
+    places = [place for place, id_ in enumerate(ids) if id_ not in unusable]
+    if not places or len(ids) - len(places) > options.max_bad_share * len(ids):
+        return Results({}, {}, unusable, 0.0)
+    results = search_results(
+        predictor,
+        Chosen(examples, places) if unusable else examples,
+        options.rerank if set(MATCHING) <= set(predictor.model.modules) else 0,
+        dual_softmax=options.dual_softmax,
+    )
+    return dataclasses.replace(results, skipped=unusable)
+
+
+def _unreadable(predictor: Predictor, examples: Media) -> dict[str, str]:
+    """Why media cannot be read, by the examples' ids."""
+
+    def read(place: int) -> Any:
+        return within(READ_TIMEOUT, read_whole, predictor, examples[place])
+
+    ids = [example.id for example in described(examples)]
+    with read_ahead(read, range(len(ids))) as found:
+        bad = ((ids[i], its) for i, its in found if isinstance(its, Exception))
+        return {id_: str(error) for id_, error in bad}
 
 
 def _decoding(predictor: Predictor) -> str:
@@ -192,14 +211,11 @@ def write_suite(
       OSError: the folder cannot be written.
     """
     about = {**about, **origin()}
-    contents = {
-        "results.md": _markdown(measured, about),
-        "results.json": _json(measured, about),
-        "report.html": gallery(measured, about),
-    }
-    for name, text in contents.items():
+    # The page of examples last: it reads media again.
+    contents = {"results.md": _markdown, "results.json": _json, "report.html": gallery}
+    for name, make in contents.items():
         with staged(Path(folder) / name, overwrite=True) as partial:
-            partial.write_text(text)
+            partial.write_text(make(measured, about))
 
 
 def origin() -> dict[str, str]:
@@ -215,29 +231,11 @@ def origin() -> dict[str, str]:
     return {"version": __version__, "commit": commit, "date": date}
 
 
-def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
-    """Cells of the table: data, split, task, n, numbers, decoding."""
-    for its in measured:
-        for task, metrics in its.results.metrics.items():
-            records = its.results.records.get(task, ())
-            n = metrics.get("n", len(records))
-            written = its.decoding if task in ("caption", "qa", "vqa") else ""
-            numbers = ", ".join(
-                f"{name.replace('_', ' ')} {shown(name, value, 1)}"
-                for name, value in metrics.items()
-                if isinstance(value, int | float) and name != "n"
-            )
-            yield (its.name, its.split, task, f"{n:g}", numbers, written)
-
-
-HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")
-
-
 def _markdown(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
     lines = [", ".join(f"{name}: {value}" for name, value in about.items()), ""]
     table = [HEADS, ("---",) * len(HEADS), *rows(measured)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
-    if left := {i: why for its in measured for i, why in its.results.skipped.items()}:
+    if left := left_out(measured):
         lines += ["", f"{len(left)} media could not be used:"]
         lines += [f"- {name}: {why}" for name, why in left.items()]
     return "\n".join(lines) + "\n"

@@ -31,6 +31,7 @@ from mplug2_jax.models.decoder import DecoderState, Memory
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.question_answering import question_memory
+from mplug2_jax.tasks.retrieval import CONTRAST
 from mplug2_jax.types import Tokens
 
 TaskName = Literal[
@@ -41,6 +42,7 @@ TaskName = Literal[
     "zero_shot_classification",  # by prompts; the modules are retrieval's
     "pairs",
     "text_classification",
+    "retrieval",
 ]
 # Rows of the composition table.
 ROWS: dict[TaskName, str] = {
@@ -59,8 +61,23 @@ DOES: dict[TaskName, str] = {
     "pairs": "classify texts about media",
     "text_classification": "classify texts",
 }
+# What a model has learned, by the task it was trained for (`tasks.TASKS`).
+TAUGHT: dict[str, tuple[TaskName, ...]] = {
+    "captioning": ("caption",),
+    "captioning_by_instruction": ("caption",),
+    "question_answering": ("qa",),
+    "caption_and_answer": ("caption", "qa"),
+    "grounding": ("grounding",),
+    "action_classification": ("classification",),
+    "image_classification": ("classification",),
+    "text_classification": ("text_classification",),
+    "pair_classification": ("pairs",),
+    "pretraining": ("caption", "qa", "retrieval", "zero_shot_classification"),
+    "retrieval": ("retrieval", "zero_shot_classification"),
+}
 # A classifier reads all that a model encodes: none of media alone has this module.
 ALONE: dict[TaskName, str] = {"classification": "text", "text_classification": "vision"}
+SEARCHING: tuple[TaskName, ...] = ("retrieval", "zero_shot_classification")
 # Candidates are scored in blocks of about so many rows: each holds logits over the
 # vocabulary, and a cache.
 RANKED_ROWS = 128
@@ -84,7 +101,7 @@ def needed(task: TaskName, modules: Collection[str]) -> tuple[str, ...]:
 
 def missing(task: TaskName, modules: Collection[str]) -> list[str]:
     """Modules a task lacks; a model of images alone has no local temporal ones."""
-    wanted = COMPOSITION[ROWS[task]].modules
+    wanted = CONTRAST if task in SEARCHING else COMPOSITION[ROWS[task]].modules
     lacking = [m for m in wanted if m not in modules and m != "local_temporal"]
     if not lacking and (other := ALONE.get(task)) in modules:
         return [f"classifier without {other}"]

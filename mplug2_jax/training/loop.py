@@ -13,11 +13,12 @@ from mplug2_jax.checkpoint.load import Metadata
 from mplug2_jax.checkpoint.manager import Progress, StateManager
 from mplug2_jax.checkpoint.parts import MOUNT
 from mplug2_jax.data.files import local_path
+from mplug2_jax.data.templates import CAPTION_INSTRUCTION
 from mplug2_jax.planning.chips import of_device
 from mplug2_jax.sharding.partition import shard_batch
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.allocator import keep_freed_memory
-from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.config import PRETRAINING, RunConfig
 from mplug2_jax.training.flops import step_flops
 from mplug2_jax.training.interrupts import Interrupts, Stopped, interrupts
 from mplug2_jax.training.metrics import MetricWriter
@@ -87,7 +88,10 @@ class _Run:
         self.optimizer = make_optimizer(config.optimizer, self.source.steps)
         self.layout: dict[str, Any] = {"ema_decay": config.ema_decay, "mesh": self.mesh}
         inputs = dataclasses.asdict(config.inputs)
-        metadata = Metadata(self.task.config, self.task.modules, inputs=inputs)
+        if config.task == PRETRAINING:
+            inputs["instruction"] = CAPTION_INSTRUCTION
+        made_of = self.task.config, self.task.modules
+        metadata = Metadata(*made_of, inputs=inputs, task=config.task)
         about = {
             "config": dataclasses.asdict(config),
             "checkpoint": json.loads(metadata.to_json()),

@@ -132,9 +132,8 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
     opened: Any = open_text_examples if config.task == TEXTS else open_examples
     examples = first(opened(data), config.eval_examples)
     rows = max(1, config.batch.batch_size // config.accumulation)
-    predictor = Predictor(
-        task.model, None, tokenizer, config.inputs, config.decoding, batch_size=rows
-    )
+    made_of = task.model, None, tokenizer, config.inputs, config.decoding
+    predictor = Predictor(*made_of, batch_size=rows, trained_for=config.task)
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         its = predictor.replace_params(on_one_device(weights_of(state)))

@@ -76,6 +76,15 @@ def test_errors_are_one_line(mplug2, checkpoint, tmp_path):
     for options, message in (
         (("--max-bad-share", 2), "--max-bad-share is 2.0; expected 0 to 1"),
         (("--predictions", "x.json"), "--predictions needs --task qa or"),
+        (("--task", "retrieval", "--clips", 4), "--clips needs --task classification"),
+        (("--task", "retrieval", "--candidates", "x"), "--candidates needs --task qa"),
+        (("--task", "caption", "--rerank", 4), "--rerank needs --task retrieval or"),
+        (("--dual-softmax",), "--dual-softmax needs --task retrieval or --suite"),
+        (("--template", "a {}"), "--template needs --task zero_shot_classification"),
+        (("--suite", "--task", "qa"), "--suite does every task, and --task is qa"),
+        (("--suite", "--single-frame"), "and this is --suite; leave it out"),
+        (("--suite", "--crops", 3), "--crops needs --task classification or"),
+        (("--suite", "--classes", "x"), "--classes needs --task zero_shot"),
         (("--task", "qa", "--candidates", "list.json"), "not a JSON list of texts"),
     ):
         (tmp_path / "list.json").write_text('{"a": 1}')

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import small
 from PIL import Image
 
 from mplug2_jax.cli.main import main
+from mplug2_jax.data.opening import path_and_split
 from mplug2_jax.data.sources import read_jsonl
-from mplug2_jax.evaluation.gallery import gallery, quality
+from mplug2_jax.evaluation.gallery import gallery, quality, right
+from mplug2_jax.evaluation.measured import Measured
 from mplug2_jax.evaluation.results import Record, Results
-from mplug2_jax.evaluation.suite import Measured
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,34 @@ def annotations(tmp_path_factory):
             qa.write(json.dumps(asked) + "\n")
             both.write(json.dumps(asked | {"captions": [f"w{index} w9"]}) + "\n")
     return folder / "all.jsonl", folder / "qa.jsonl"
+
+
+@pytest.fixture(scope="module")
+def searching(checkpoint, tmp_path_factory):
+    """The same weights, trained for retrieval."""
+    folder = tmp_path_factory.mktemp("retrieval") / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"task": "retrieval"}))
+    return folder
+
+
+@pytest.fixture
+def broken(annotations, tmp_path):
+    """The annotations of all, and a fourth clip that cannot be read."""
+    clip = tmp_path / "broken.mp4"
+    clip.write_text("no video")
+    line = {"video": str(clip), "question": "w1", "answer": "w0", "captions": ["w8"]}
+    lines = [*annotations[0].read_text().splitlines(), json.dumps(line)]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines))
+    return tmp_path / "some.jsonl"
+
+
+def table(folder):
+    """Data, split, task and number of each row of results.md."""
+    lines = (folder / "results.md").read_text().splitlines()
+    cells = [[c.strip() for c in x.split("|")[1:5]] for x in lines if x[:1] == "|"]
+    return cells[2:]
 
 
 def run(checkpoint, output, *annotations, extra=()):
@@ -78,17 +108,57 @@ def test_every_task_of_a_checkpoint(checkpoint, annotations, tmp_path, capsys):
     assert "all.jsonl" not in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_share_of_media_may_be_unusable(checkpoint, annotations, tmp_path, capsys):
-    lines = annotations[1].read_text().splitlines()
-    broken = tmp_path / "broken.mp4"
-    broken.write_text("no video")
-    lines.append(json.dumps({"video": str(broken), "question": "w1", "answer": "w0"}))
-    (tmp_path / "some.jsonl").write_text("\n".join(lines))
-    shared = checkpoint, tmp_path / "out", tmp_path / "some.jsonl"
-    assert run(*shared) == 1
-    assert "left out" in capsys.readouterr().err
-    assert run(*shared, extra=("--max-bad-share", 0.3)) == 0
-    assert "1 media could not be used" in (tmp_path / "out/results.md").read_text()
+def test_a_share_of_media_may_be_unusable(
+    checkpoint, searching, annotations, broken, tmp_path, capsys
+):
+    """Others are searched as if it were not there; without a share none are."""
+    shared = tmp_path / "out", broken, annotations[0]
+    assert run(searching, *shared) == 1
+    assert capsys.readouterr().err.count("left out") == 1
+    assert table(tmp_path / "out") == [["all.jsonl", "", "retrieval", "3"]]
+    for model, asked in ((searching, 1), (checkpoint, 3)):
+        assert run(model, *shared, extra=("--max-bad-share", 0.3)) == 0
+        said = (tmp_path / "out" / "results.md").read_text()
+        assert "1 media could not be used" in said
+        rows = [line.split("|")[3:] for line in said.splitlines() if line[:1] == "|"]
+        assert rows[2 : 2 + asked] == rows[2 + asked :]
+
+
+def test_what_was_finished_is_written_before_an_error(searching, annotations, tmp_path):
+    """And a data set that cannot be opened is said before the work."""
+    assert run(searching, tmp_path / "out", annotations[0], annotations[1]) == 2
+    assert table(tmp_path / "out") == [["all.jsonl", "", "retrieval", "3"]]
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "qa.jsonl has nothing that a model trained for" in written["incomplete"]
+    assert run(searching, tmp_path / "none", annotations[0], tmp_path / "gone") == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_does_what_it_was_trained_for(searching, annotations, capsys):
+    """And is asked for more by name."""
+    arguments = ["evaluate", "--checkpoint", str(searching), "--batch-size", "3"]
+    arguments += ["--annotations", str(annotations[0]), "--beam-size", str(small.BEAM)]
+    assert main(arguments) == 2
+    assert "nothing that a model trained for retrieval can" in capsys.readouterr().err
+    assert main([*arguments, "--task", "grounding"]) == 2
+    assert "knows no boxes" in capsys.readouterr().err
+
+
+def test_every_prepared_set_has_a_split_of_its_own(searching, tmp_path):
+    counts = ["--counts", "test=2,unseen_pairs=3"]
+    assert main(["prepare", "shapes", "--data-dir", str(tmp_path), *counts]) == 0
+    folder = tmp_path / "mplug2_data" / "shapes" / "1.0.0"
+    assert run(searching, tmp_path / "out", folder, f"{folder}:unseen_pairs") == 0
+    assert [row[:3] for row in table(tmp_path / "out")] == [
+        ["shapes", "test", "retrieval"],
+        ["shapes", "unseen_pairs", "retrieval"],
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "retrieval, shapes unseen_pairs: best" in page
+    for path in ("tfds:cifar10", "tfds:glue/rte", r"C:\data", "C:data", "gs://b/set"):
+        assert path_and_split(path, "test") == (path, "test")
+    with pytest.raises(ValueError, match="tfds:glue/rte is not prepared"):
+        path_and_split("tfds:glue/rte:validation", "test")
 
 
 def test_pretraining_answers_and_classifies_without_more(
@@ -116,6 +186,14 @@ def test_pretraining_answers_and_classifies_without_more(
     table = said("evaluate", *asked, "--classes", words, "--template", "w5 {}")
     scores = dict(line.split() for line in table.splitlines())
     assert float(scores["zero_shot_classification/accuracy"]) == 100
+    lines = (
+        {"video": c, "label": n}
+        for c, n in zip(clips, ("w3", "w9", "w27"), strict=True)
+    )
+    labelled.write_text("\n".join(map(json.dumps, lines)))
+    limited = said("evaluate", *asked, "--template", "w5 {}", "--limit", 1)
+    scores = dict(line.split() for line in limited.splitlines())
+    assert scores["zero_shot_classification/n"] == "1"  # of three classes all the same
 
 
 def test_several_images_have_classes_but_no_captions(checkpoint, tmp_path, capsys):
@@ -169,6 +247,38 @@ def test_quality_orders_predictions_of_every_task():
     assert quality("grounding", half) == pytest.approx(0.5)
     assert quality("grounding", record(box=(float("nan"),) * 4, true_box=true)) == 0
     assert quality("retrieval", record(rank=3)) == 0.25
+
+
+def test_right_and_wrong_are_what_a_task_means_by_it():
+    assert right("qa", record()) is True
+    assert right("qa", record(prediction="c")) is False
+    voted = record(votes=("b",) * 2 + ("c",) * 8, truth=("c",))
+    assert right("qa", voted) is True
+    assert right("qa", record(prediction="d", votes=voted.votes)) is False
+    assert right("caption", record()) is None
+    assert right("classification", record(rank=0)) is True
+    assert right("retrieval", record(rank=1)) is False
+    number = record(prediction="3.5", truth=("4",))
+    assert right("text_classification", number) is None
+    assert quality("text_classification", number) == pytest.approx(2 / 3)
+    true = (0.0, 0.0, 0.5, 0.5)
+    for height, expected in ((0.3, True), (0.2, False)):
+        found = record(box=(0.0, 0.0, 0.5, height), true_box=true, truth=("text",))
+        assert right("grounding", found) is expected
+
+
+def test_the_page_marks_answers_but_no_captions():
+    records = {
+        "caption": (record(prediction="a cat"),),
+        "grounding": (record(box=(0, 0, 1, 1), true_box=(0, 0, 1, 0.9)),),
+        "qa": (record(prediction="no"),),
+    }
+    metrics = {"qa": {"accuracy": 0.5, "kinds/x": 0.25, "n": 2}}
+    results = Results(metrics, records, {}, 1.0)
+    page = gallery([Measured("a.jsonl", "", (), results, "")], {})
+    assert '<td class="">a cat</td>' in page and '<td class="wrong">no</td>' in page
+    assert page.count('class="right"') == 2  # the box, best and worst alike
+    assert "<td><span>accuracy 50.0</span><span>kinds/x 25.0</span></td>" in page
 
 
 def test_boxes_are_drawn_on_the_picture(tmp_path):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -27,6 +28,8 @@ from mplug2_jax.training.config import DataConfig, RunConfig, default_config
 from mplug2_jax.training.interrupts import Stopped
 from mplug2_jax.training.loop import DivergedError, train
 from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.start import make_task, open_mesh, open_vocabulary
+from mplug2_jax.training.validation import make_evaluation
 
 RELATIVE = 1e-5  # of losses on other meshes
 
@@ -199,6 +202,24 @@ def test_validation_keeps_the_best(run_config, tmp_path):
     _, metadata = load_checkpoint(tmp_path / "run" / "best")
     assert metadata.source["score"] >= results["score"]
     assert metadata.inputs["num_frames"] == 2
+    assert metadata.task == config.task
+
+
+@pytest.mark.slow
+def test_a_run_is_judged_by_what_it_trains(run_config):
+    """Captions of the validation data are none of a model's that learns to answer."""
+    config = changed(
+        run_config,
+        task="question_answering",
+        validation=run_config.train,
+        eval_examples=2,
+    )
+    tokenizer, mesh = open_vocabulary(config), open_mesh(config)
+    task = make_task(config, tokenizer, mesh)
+    measure = make_evaluation(config, task, tokenizer, mesh)
+    state = types.SimpleNamespace(params=task.init(jax.random.key(0)), ema=None)
+    metrics = measure(state, lambda: None)
+    assert {name.split("/")[0] for name in metrics} == {"qa"}
 
 
 def test_steps_without_a_finite_loss_end_the_run(run_config, tmp_path):

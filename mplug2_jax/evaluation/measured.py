@@ -1,0 +1,58 @@
+"""What a suite has measured, and the rows of its table."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mplug2_jax.data.examples import Example
+from mplug2_jax.data.records import is_prepared
+from mplug2_jax.evaluation.results import Results, shown
+
+HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured on one data set.
+
+    Attributes:
+      data: its path.
+      examples: to show media of; none of texts.
+      decoding: how texts were written, in a word or two.
+    """
+
+    data: str
+    split: str
+    examples: Sequence[Example]
+    results: Results
+    decoding: str
+
+    @property
+    def name(self) -> str:
+        """A data set's name: of a prepared one without its version."""
+        place = Path(self.data)
+        return place.parent.name if is_prepared(self.data) else place.name
+
+
+def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
+    """Cells of the table: data, split, task, n, numbers, decoding."""
+    for its in measured:
+        for task, metrics in its.results.metrics.items():
+            records = its.results.records.get(task, ())
+            n = metrics.get("n", len(records))
+            written = its.decoding if task in ("caption", "qa", "vqa") else ""
+            numbers = ", ".join(
+                f"{name.replace('_', ' ')} {shown(name, value, 1)}"
+                for name, value in metrics.items()
+                if isinstance(value, int | float) and name != "n"
+            )
+            yield (its.name, its.split, task, f"{n:g}", numbers, written)
+
+
+def left_out(measured: Sequence[Measured]) -> dict[str, str]:
+    """Why media could not be used, each once, by data set and id."""
+    return {
+        f"{its.name}: {id_}": reason
+        for its in measured
+        for id_, reason in its.results.skipped.items()
+    }
