@@ -5,6 +5,11 @@ little is compiled.
 """
 
 import functools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import goldens
 import jax
@@ -116,3 +121,28 @@ def write_clips(folder, count: int) -> list[str]:
         path.write_bytes(shapes.encode_mp4(clip(index)))
         paths.append(str(path))
     return paths
+
+
+def in_two_processes(code: str, *arguments) -> list[str]:
+    """What each of two processes prints; they know a port, their place and this folder.
+
+    Fails if one of them does.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    shared = [str(Path(__file__).parent), *map(str, arguments)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, port, str(index), *shared],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=480) for process in running]
+    for process, (_, error) in zip(running, said, strict=True):
+        assert process.returncode == 0, error
+    return [out for out, _ in said]

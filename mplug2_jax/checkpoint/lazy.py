@@ -106,6 +106,14 @@ def _without_tracebacks() -> Iterator[None]:
         logger.removeFilter(quiet)
 
 
+def alone() -> ocp.options.MultiprocessingOptions:
+    """What has Orbax wait for no other process."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"only{me}"
+    )
+
+
 def save_tree(directory: str, tree: Tree) -> None:
     """Writes a tree of arrays and `LazyArray`s with Orbax, leaf after leaf.
 
@@ -121,15 +129,12 @@ def save_tree(directory: str, tree: Tree) -> None:
     registry = type_handlers.create_type_handler_registry(
         (LazyArray, _LazyHandler()), (jax.Array, type_handlers.ArrayHandler())
     )
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"only{me}"
-    )
+    options = alone()
     handler = ocp.PyTreeCheckpointHandler(
-        type_handler_registry=registry, multiprocessing_options=alone
+        type_handler_registry=registry, multiprocessing_options=options
     )
     with (
         _without_tracebacks(),
-        ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
+        ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer,
     ):
         checkpointer.save(directory, ocp.args.PyTreeSave(lazy, save_args=save_args))

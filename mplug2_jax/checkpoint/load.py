@@ -23,7 +23,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mplug2_jax.checkpoint.lazy import LazyArray, Tree, flatten, save_tree, unflatten
+from mplug2_jax.checkpoint.lazy import (
+    LazyArray,
+    Tree,
+    alone,
+    flatten,
+    save_tree,
+    unflatten,
+)
 from mplug2_jax.checkpoint.staging import CONFIG, staged
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import ALL_MODULES, abstract_params
@@ -174,7 +181,7 @@ def load_checkpoint(
     Args:
       tree: the parameters themselves or their momentum copy.
       shardings: one sharding, or a tree of them shaped like the parameters; by
-        default everything lies on the first device.
+        default everything lies on this process's first device.
 
     Raises:
       ValueError: no checkpoint, a module it does not have, or damaged parameters.
@@ -191,7 +198,7 @@ def load_checkpoint(
     name = _stored_name(stored, tree)
     _check_shapes(directory, stored, name, abstract)
     if shardings is None:
-        shardings = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if isinstance(shardings, jax.sharding.Sharding):
         one = shardings
         shardings = jax.tree.map(lambda _: one, abstract)
@@ -279,14 +286,21 @@ def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:
     arguments = ocp.args.PyTreeRestore(
         target, restore_args=restore_args, partial_restore=True
     )
-    with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
+    with _named_damage(directory), _reader() as checkpointer:
         return checkpointer.restore(_trees(directory), arguments)
 
 
 def _stored(directory: Path) -> Tree:
     """Shapes of all stored trees: {"params": ..., maybe "teacher": ...}."""
-    with _named_damage(directory), ocp.PyTreeCheckpointer() as checkpointer:
+    with _named_damage(directory), _reader() as checkpointer:
         return checkpointer.metadata(_trees(directory)).item_metadata.tree
+
+
+def _reader() -> ocp.Checkpointer:
+    """Of this process alone, which does not wait until others read the same."""
+    options = alone()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _trees(directory: Path) -> Path:

@@ -32,7 +32,8 @@ validation). Media that cannot be read are reported and count nowhere; the exit
 status is then 1, unless --max-bad-share allows them.
 Retrieval, whose numbers depend on the number of media, ends with an error instead; a
 suite searches among the others where --max-bad-share allows it, and else not at all.
-What a suite has finished is written even if it ends with an error.
+What a suite has finished is written even if it ends with an error. Several processes
+(launch/README.md) share the media; the first prints and writes.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mplug2_jax.cli import options
+from mplug2_jax.cli.processes import is_first, together
 
 if TYPE_CHECKING:
     from mplug2_jax.data.examples import Example
@@ -183,6 +185,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: checkpoint or annotations cannot be used.
     """
+    with together():
+        return _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
     from mplug2_jax.data.opening import (
         DataConfig,
         first,
@@ -259,7 +266,7 @@ def _suite(args: argparse.Namespace) -> int:
         about["incomplete"] = str(error) or type(error).__name__
         raise
     finally:
-        if measured:
+        if measured and is_first():
             write_suite(args.output, measured, about)
     for cells in rows(measured):
         print("  ".join(filter(None, cells)))
@@ -298,6 +305,8 @@ def _write_predictions(args: argparse.Namespace, records: "Sequence[Record]") ->
     from mplug2_jax.evaluation.submission import submission
 
     said = submission(args.task, records)
+    if not is_first():
+        return
     with staged(Path(args.predictions), overwrite=True) as partial:
         partial.write_text(json.dumps(said) + "\n")
     print(f"{len(said)} predictions are in {args.predictions}")
@@ -379,7 +388,7 @@ def _finish(
     """Prints the metrics, if there are any, and writes everything where it is asked."""
     if metrics:
         print(table(metrics))
-    if args.output:
+    if args.output and is_first():
         _write(Path(args.output), args, predictor, results)
 
 
@@ -401,7 +410,7 @@ def _say(text: str) -> None:
 
 
 def _report(skipped: Mapping[str, str]) -> None:
-    for name, reason in skipped.items():
+    for name, reason in skipped.items() if is_first() else ():
         print(f"mplug2 evaluate: left out {name}: {reason}", file=sys.stderr)
 
 
@@ -424,7 +433,7 @@ class Progress:
 
     def __call__(self, done: int, total: int) -> None:
         now = self.clock()
-        if done < total and now - self.shown < self.every:
+        if (done < total and now - self.shown < self.every) or not is_first():
             return
         self.shown = now
         rate = done / max(now - self.start, 1e-9)

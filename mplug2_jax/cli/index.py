@@ -5,7 +5,8 @@
 
 The folder holds one feature of each file, the files' absolute paths and which
 checkpoint made them; it is written whole or not at all. A file that cannot be read is
-reported and left out; the exit status is then 1.
+reported and left out; the exit status is then 1. Several processes (launch/README.md)
+share the files; the first writes.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import numpy as np
 
 from mplug2_jax.cli import options
 from mplug2_jax.cli.files import readable
+from mplug2_jax.cli.processes import is_first, together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: no file is usable, or the checkpoint cannot be used.
     """
+    with together():
+        return _index(args)
+
+
+def _index(args: argparse.Namespace) -> int:
     from mplug2_jax.checkpoint.parts import find_checkpoint
     from mplug2_jax.index import FILE, Index
     from mplug2_jax.retriever import Retriever
@@ -56,13 +63,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"None of the {len(files)} files can be used; none is indexed."
         )
-    Index(
+    index = Index(
         np.stack(list(features.values())),
         list(features),
         os.path.abspath(find_checkpoint(args.checkpoint)),
         retriever.fingerprint,
         retriever.predictor.inputs.num_frames,
-    ).save(args.output, overwrite=args.overwrite)
+    )
+    if is_first():
+        index.save(args.output, overwrite=args.overwrite)
     bad = len(files) - len(features)
     left_out = f", {bad} left out" if bad else ""
     print(f"{args.output}: {len(features)} files{left_out}")
@@ -70,16 +79,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _features(retriever, files: list[str]) -> dict[str, np.ndarray]:
-    """A feature of each file that can be read; of the others their faults are said."""
+    """A feature of each file that can be read; of the others their faults are said.
+
+    Each process reads its share of the files, and has the features of all.
+    """
+    import jax
+
     from mplug2_jax.cli.evaluate import Progress
+    from mplug2_jax.data.evaluation_batches import gather_by_id
 
     its, progress = retriever.predictor, Progress(sys.stderr)
-    found: dict[str, np.ndarray] = {}
+    mine = files[jax.process_index() :: jax.process_count()]
+    found: dict[str, list[float]] = {}
     done = 0
-    for usable, unusable in readable("index", its.read, files, its.batch_size):
+    for usable, unusable in readable("index", its.read, mine, its.batch_size):
         encoded = retriever.encode_window([medium for _, medium in usable])
         for (file, _), (feature, _) in zip(usable, encoded, strict=True):
-            found[file] = feature
+            found[file] = feature.tolist()
         done += len(usable) + unusable
-        progress(done, len(files))
-    return found
+        progress(done, len(mine))
+    everyone = gather_by_id(found)
+    return {f: np.array(everyone[f], np.float32) for f in files if f in everyone}

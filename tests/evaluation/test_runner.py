@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import pickle
-import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -150,7 +146,7 @@ import sys
 
 import jax
 
-port, index, folder, tests = sys.argv[1:]
+port, index, tests, folder = sys.argv[1:]
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", 2, int(index))
@@ -181,24 +177,7 @@ def test_two_processes_share_the_examples_and_have_all_results(examples, tmp_pat
     again = dataclasses.replace(examples[0], id="again")
     given = [*examples[:2], bad, examples[2], again]
     (tmp_path / "examples").write_bytes(pickle.dumps(given))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    running = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-c", PROCESS, port, str(index), str(tmp_path)),
-                str(Path(small.__file__).parent),
-            ],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for process in running:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
+    small.in_two_processes(PROCESS, tmp_path)
     alone = json.loads(
         json.dumps(evaluate(small.predictor(), given, ["caption"]).to_dict())
     )

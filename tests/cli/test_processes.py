@@ -1,0 +1,67 @@
+"""Commands that several processes run together, against one process alone."""
+
+import json
+
+import numpy as np
+import pytest
+import small
+
+from mplug2_jax.index import Index
+
+CAPTIONS = ("w1 w2 w3", "w4 w5", "w6 w30 w31 w32")
+COMMANDS = """
+import json
+import os
+import sys
+
+port, index, _, commands = sys.argv[1:]
+os.environ["MPLUG2_COORDINATOR"] = f"localhost:{port}"
+os.environ["MPLUG2_PROCESSES"] = "2"
+os.environ["MPLUG2_PROCESS_INDEX"] = index
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+from mplug2_jax.cli.main import main
+
+for command in json.loads(commands):
+    status = main(command)
+    assert not status, status
+"""
+
+
+def own(out):
+    """The lines of the commands, without those of the network."""
+    return [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+
+
+@pytest.mark.slow
+def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
+    """Three clips: the first process has two of them; it alone prints and writes."""
+    checkpoint = small.save_pretrained(tmp_path / "checkpoint")
+    annotations = tmp_path / "test.jsonl"
+    lines = (
+        {"video": v, "captions": [c]} for v, c in zip(clips, CAPTIONS, strict=True)
+    )
+    annotations.write_text("\n".join(map(json.dumps, lines)))
+
+    def commands(folder):
+        model = ["--checkpoint", str(checkpoint), "--batch-size", "2"]
+        output = ["--output", str(tmp_path / folder / "results.json")]
+        given = ["--annotations", str(annotations), "--task", "retrieval"]
+        return [
+            ["index", *clips, *model, "--output", str(tmp_path / folder)],
+            ["evaluate", *given, *model, *output, "--rerank", "2"],
+        ]
+
+    first, second = small.in_two_processes(COMMANDS, json.dumps(commands("two")))
+    alone = [mplug2(*command) for command in commands("one")]
+    assert [status for status, _, _ in alone] == [0, 0]
+    said = [line for _, lines, _ in alone for line in lines]
+    assert own(first) == [line.replace("/one:", "/two:") for line in said]
+    assert own(second) == []
+    both = [Index.load(tmp_path / folder) for folder in ("one", "two")]
+    assert list(both[0].files) == list(both[1].files) == clips
+    np.testing.assert_allclose(both[0].features, both[1].features, atol=1e-5)
+    one, two = (
+        json.loads((tmp_path / folder / "results.json").read_text())
+        for folder in ("one", "two")
+    )
+    assert one == two and one["n"] == 3
