@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from mplug2_jax.sharding.distributed import ending_together, initialize
 
     initialize()
+    import jax
+
     from mplug2_jax.training.config import RunConfig
     from mplug2_jax.training.interrupts import Stopped
     from mplug2_jax.training.loop import train
@@ -39,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
         with ending_together(), _memory_named():
             train(RunConfig.from_dict(values), args.workdir)
     except Stopped as stopped:
-        if stopped.step is None:
-            print("stopped by a signal before the first step; nothing was lost")
+        if jax.process_index() == 0:
+            print(stopped)
         return stopped.exit_status
     print(f"checkpoint: {args.workdir}")
     return 0

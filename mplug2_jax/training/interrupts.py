@@ -23,16 +23,25 @@ class Stopped(KeyboardInterrupt):
     Attributes:
       signum: the signal.
       step: the step that was saved last, None before the first.
+      hurried: whether a second signal did not wait for that.
     """
 
-    def __init__(self, signum: int, step: int | None = None):
+    def __init__(self, signum: int, step: int | None = None, hurried: bool = False):
         super().__init__(signum, step)
-        self.signum, self.step = signum, step
+        self.signum, self.step, self.hurried = signum, step, hurried
 
     @property
     def exit_status(self) -> int:
         """0 after SIGTERM, which schedulers take as done well; 130 after Ctrl-C."""
-        return 0 if self.signum == signal.SIGTERM else 128 + self.signum
+        done_well = self.signum == signal.SIGTERM and not self.hurried
+        return 0 if done_well else 128 + self.signum
+
+    def __str__(self) -> str:
+        if self.hurried:
+            return "stopped by a second signal; the last saved state counts"
+        if self.step is None:
+            return "stopped by a signal before the first step; nothing was lost"
+        return f"stopped by a signal after step {self.step}, which is saved"
 
 
 class Interrupts:
@@ -52,7 +61,7 @@ class Interrupts:
         """The handler."""
         again, self.signum = self.signum is not None, signum
         if again or not self.deferred:
-            raise Stopped(signum)
+            raise Stopped(signum, hurried=self.deferred)
 
     def check(self) -> None:
         """Raises `Stopped` if a signal has come to this process."""

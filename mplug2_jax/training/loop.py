@@ -99,7 +99,8 @@ class _Run:
         self.manager = StateManager(workdir / "checkpoints", config.keep, about)
         resumed = self.manager.latest is not None
         claim_workdir(workdir, config, tokenizer, resumed)
-        self.best = Best(workdir, metadata, tokenizer, config.best_by)
+        best_by = config.best_by
+        self.best = Best(workdir, metadata, tokenizer, best_by, resumed=resumed)
 
     def first_state(self) -> tuple[TrainState, Progress]:
         """The newest saved state, else the starting weights, else random ones.
@@ -166,7 +167,7 @@ class _Run:
                     progress.seen = dict(writer.seen)
                     self.manager.save(step, state, progress, score)
                 if stop:
-                    writer.say(f"stopped by a signal after step {step}, which is saved")
+                    writer.progress(step)
                     raise Stopped(asked.signum or 0, step)
             _check_finite(steps, before, config.max_skipped)
         finally:
@@ -190,17 +191,17 @@ class _Run:
         """Metrics and score; nothing, to be done on resume, if a signal comes."""
         assert self.evaluation is not None
         progress.unevaluated = True
-        try:
-            metrics = self.evaluation(state, self.asked.check)
-        except Stopped:
-            return {}, None
-        score = self.best.judge(step, state, metrics)
+        with writer.paused():
+            try:
+                metrics = self.evaluation(state, self.asked.check)
+            except Stopped:
+                return {}, None
+            score = self.best.judge(step, state, metrics)
         progress.unevaluated = False
         metrics = metrics | {"score": score}
         writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         writer.say(f"validation at step {step}: {shown}")
-        writer.pause(step)
         return metrics, score
 
 
@@ -252,5 +253,6 @@ def _set_up_process(config: RunConfig) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
     elif config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()  # before the backend starts threads with heaps of their own
+    if jax.default_backend() != "cpu":
+        keep_freed_memory(False)

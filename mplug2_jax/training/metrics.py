@@ -1,10 +1,11 @@
 """Where a run's numbers go: the terminal, `metrics.jsonl` and TensorBoard."""
 
+import contextlib
 import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ class MetricWriter:
         self._flops += flops
 
     def progress(self, step: int) -> dict[str, float]:
-        """Records the means since the last call, and prints a line."""
+        """Records the means since the last call, and prints a line; {} of no steps."""
+        if not self._pending:
+            return {}
         values = means(self._pending)
         steps, seconds = step - self._since[0], self._clock() - self._since[1]
         seconds = max(seconds, 1e-9)
@@ -78,9 +81,15 @@ class MetricWriter:
         self._restart(step)
         return values
 
-    def pause(self, step: int) -> None:
-        """Restarts the clock after work that is not training."""
-        self._restart(step)
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Work inside the block is not training: no rate counts its time."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            step, since = self._since
+            self._since = step, since + self._clock() - begin
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records scalars without printing."""

@@ -6,6 +6,7 @@ Test data have no place here: what is chosen by looking at them is not measured 
 import dataclasses
 import functools
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,27 @@ def weights_of(state: TrainState) -> Any:
 
 
 class Best:
-    """Judges evaluations, and writes the checkpoint folders of a workdir."""
+    """Judges evaluations, and writes the checkpoint folders of a workdir.
+
+    Args:
+      resumed: whether there is a state to go on from; without one, what an earlier run
+        found best here is of no run that can go on, and is removed.
+    """
 
     def __init__(
-        self, workdir: Path, metadata: Metadata, tokenizer: Tokenizer, best_by: str
+        self,
+        workdir: Path,
+        metadata: Metadata,
+        tokenizer: Tokenizer,
+        best_by: str,
+        *,
+        resumed: bool,
     ):
         self.workdir, self.metadata = workdir, metadata
         self.tokenizer, self.best_by = tokenizer, best_by
-        self.score = _best_so_far(workdir)
+        self.score = _best_so_far(workdir) if resumed else -np.inf
+        if not resumed and jax.process_index() == 0:
+            shutil.rmtree(workdir / "best", ignore_errors=True)
 
     def judge(self, step: int, state: TrainState, metrics: dict[str, float]) -> float:
         """The score (higher is better); writes `best/` if it has risen."""

@@ -15,7 +15,7 @@ def send(number):
 
 
 def test_before_the_first_step_a_signal_stops_at_once():
-    with pytest.raises(Stopped) as stopped, interrupts():
+    with pytest.raises(Stopped, match="nothing was lost") as stopped, interrupts():
         send(signal.SIGTERM)
     assert stopped.value.exit_status == 0 and stopped.value.step is None
 
@@ -30,9 +30,15 @@ def test_between_steps_it_is_asked_for_and_a_second_does_not_wait():
         assert asked.reached(2)
         with pytest.raises(Stopped):
             asked.check()
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(Stopped, match="second signal") as stopped:
             send(signal.SIGINT)
     assert stopped.value.exit_status == 130
+    with interrupts() as asked:
+        asked.deferred = True
+        send(signal.SIGTERM)
+        with pytest.raises(Stopped, match="second signal") as stopped:
+            send(signal.SIGTERM)
+    assert stopped.value.exit_status == 143  # not saved: not done well
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -10,11 +10,13 @@ import types
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from tensorboardX.proto.event_pb2 import Event
 
-from mplug2_jax.checkpoint.load import load_checkpoint
+from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
 from mplug2_jax.cli.main import main
 from mplug2_jax.conversion.safetensors_io import read_safetensors
 from mplug2_jax.data import shapes
@@ -29,7 +31,7 @@ from mplug2_jax.training.interrupts import Stopped
 from mplug2_jax.training.loop import DivergedError, train
 from mplug2_jax.training.optimizer import OptimizerConfig
 from mplug2_jax.training.start import make_task, open_mesh, open_vocabulary
-from mplug2_jax.training.validation import make_evaluation
+from mplug2_jax.training.validation import Best, make_evaluation
 
 RELATIVE = 1e-5  # of losses on other meshes
 
@@ -220,6 +222,26 @@ def test_a_run_is_judged_by_what_it_trains(run_config):
     state = types.SimpleNamespace(params=task.init(jax.random.key(0)), ema=None)
     metrics = measure(state, lambda: None)
     assert {name.split("/")[0] for name in metrics} == {"qa"}
+
+
+def test_best_is_the_best_and_no_earlier_run_s(tmp_path):
+    def best(resumed):
+        made_of = tmp_path, small.metadata(), small.tokenizer(), "qa/accuracy"
+        return Best(*made_of, resumed=resumed)
+
+    def judge(its, step, value):
+        state = types.SimpleNamespace(params={"step": jnp.float32(step)}, ema=None)
+        its.judge(step, state, {"qa/accuracy": value, "loss": -value})
+        return read_metadata(tmp_path / "best").source["step"]
+
+    first = best(resumed=False)
+    chosen = [judge(first, *x) for x in enumerate((0.5, 0.9, 0.3))]
+    assert chosen == [0, 1, 1]
+    again = best(resumed=True)
+    assert [judge(again, 3, 0.8), judge(again, 4, 0.95)] == [1, 4]
+    fresh = best(resumed=False)  # a run that was lost before its first state
+    assert not (tmp_path / "best").exists()
+    assert judge(fresh, 1, 0.1) == 1
 
 
 def test_steps_without_a_finite_loss_end_the_run(run_config, tmp_path):

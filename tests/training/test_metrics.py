@@ -41,6 +41,21 @@ def test_rate_utilisation_and_examples_by_kind(tmp_path, capsys):
     assert line["train/text/mlm"] == 2.0
 
 
+def test_a_pause_loses_no_step_and_counts_in_no_rate(tmp_path):
+    """An evaluation between two logged steps, of 100 seconds."""
+    times = iter([0.0, 1.0, 101.0, 102.0, 102.0])
+    writer = MetricWriter(tmp_path, 10, clock=times.__next__)
+    writer.add("", {"loss": 1.0}, 8)
+    with writer.paused():
+        pass
+    writer.add("", {"loss": 3.0}, 8)
+    values = writer.progress(2)
+    assert values == {"loss": 2.0, "examples_per_second": 8.0}
+    assert writer.progress(2) == {}
+    writer.close()
+    assert len(lines(tmp_path)) == 1
+
+
 def test_a_resumed_run_drops_what_came_after_its_state(tmp_path):
     writer = MetricWriter(tmp_path, 10)
     for step in (2, 4, 6):

@@ -166,8 +166,10 @@ def test_an_interrupted_run_equals_a_straight_one_bit_for_bit(config_file, tmp_p
     assert run.end() == 0 and run.resumed_at() == last
 
     assert losses(straight) == losses(broken)
-    chosen = [read_metadata(run / "best").source for run in (straight, broken)]
+    found = [read_metadata(run / "best") for run in (straight, broken)]
+    chosen = [metadata.source for metadata in found]
     assert chosen[0] == chosen[1]
+    assert found[0].inputs["instruction"] == "what does the video describe?"
     every = losses(straight).values()
     evaluated = [line for line in every if "validation/loss" in line]
     validated = [line["validation/loss"] for line in evaluated]
