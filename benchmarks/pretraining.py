@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     add("--curves", type=Path, metavar="PNG")
     add("--counts", default="", help="SPLIT=N,... of each data set")
     add("--clips", type=int, default=100, help="to search among")
-    add("--steps", type=int, nargs=2, default=(2400, 1500), metavar=("FIRST", "THEN"))
+    add("--steps", type=int, nargs=2, default=(2000, 1500), metavar=("FIRST", "THEN"))
     return parser.parse_args()
 
 

@@ -11,10 +11,11 @@ import pytest
 import small
 from PIL import Image
 
-from mplug2_jax.data import shapes
+from mplug2_jax.data import shape_tasks, shapes
 from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.decoding.settings import Decoding
 from mplug2_jax.training.config import DataConfig, RunConfig
 from mplug2_jax.training.loop import train
 from mplug2_jax.training.optimizer import OptimizerConfig
@@ -52,6 +53,7 @@ def learnt(folder, task, lines, inputs, batch, model=MODEL, steps=140):
             crop_scale=None, flip=False, randaugment=None, keep_clips=True, **batch
         ),
         optimizer=OptimizerConfig(4e-3, 4e-3, schedule="constant", clip_norm=1.0),
+        decoding=Decoding("greedy", min_answer_length=1),
         devices=1,
         steps=steps,
         log_every=steps,
@@ -116,3 +118,23 @@ def test_actions_in_videos(tmp_path):
     found = learnt(tmp_path, "action_classification", lines, InputConfig(4), batch)
     assert found["classification/n"] == 8
     assert found["classification/accuracy"] >= 7 / 8  # chance: 0.5
+
+
+def test_questions_with_votes(tmp_path):
+    """Of ten people up to three err; soft accuracy counts what three or more said."""
+    lines, most = [], []
+    for number in range(8):
+        scene = shapes.make_scene(shapes.scene_rng("train", 3, number))
+        pixels = shapes.render(scene, 1, 24)
+        Image.fromarray(np.asarray(pixels[0])).save(tmp_path / f"{number}.png")
+        rng = np.random.default_rng(number)
+        asked = shape_tasks.voted_questions(scene, rng)[-2:]
+        qa = [{"question": q.question, "answer": q.votes} for q in asked]
+        most += [q.answers[0] for q in asked]
+        lines.append({"image": f"{number}.png", "qa": qa})
+    assert sorted(set(most)) == ["no", "yes"] and most.count("yes") == 8
+    inputs = InputConfig(1, question_length=8, answer_length=3, prompt="")
+    batch = {"batch_size": 8, "questions_per_video": 2, "answers_per_question": 2}
+    found = learnt(tmp_path, "question_answering", lines, inputs, batch)
+    assert found["vqa/n"] == 16 and found["vqa/accuracy"] >= 0.9
+    assert found["qa/accuracy"] >= 0.85  # whoever always says yes: 0.5
