@@ -203,7 +203,8 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     assert main([*arguments, "--caption-length", "2"]) == 0
     cut = json.loads(output.read_text())
     assert cut["inputs"]["caption_length"] == 2 and cut["metrics"] != expected
-    assert main([*arguments, "--task", "qa", "--caption-length", "9"]) == 2
+    other = ["--checkpoint", str(folder), "--annotations", str(annotations)]
+    assert main(["evaluate", *other, "--task", "qa", "--caption-length", "9"]) == 2
     assert "--caption-length needs --task retrieval" in capsys.readouterr().err
     assert main([*arguments, "--rerank", "-1"]) == 2
     assert "--rerank is -1" in capsys.readouterr().err

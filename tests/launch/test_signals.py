@@ -28,7 +28,12 @@ def signalled(command, number, fake, count=1, **options) -> int:
     """Sends a signal to a command once its processes are there: its status."""
     # Nothing waits for the ends of pipes that an orphan would keep open.
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, **quiet, **options)
+    # In the background of a shell SIGINT is ignored, and so it is by all children.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, **quiet, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for(lambda: len(list(fake.glob("training*"))) == count)
     process.send_signal(number)
     status = process.wait(30)
