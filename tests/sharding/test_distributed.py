@@ -224,8 +224,8 @@ def launch(world, tmp_path):
         run.end()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.cluster)])
+@pytest.mark.cluster
+@pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_as_one_does(count, launch, alone):
     """Videos, images and texts; parameters divided, a queue, a teacher."""
     run = launch(count)
