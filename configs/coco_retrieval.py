@@ -16,7 +16,7 @@ Source: mPLUG-2's recipe was never released; this is its family's. ALBEF
 queue 65536, momentum 0.995, soft targets 0.4 after the first epoch, k 256; its images
 have 384 pixels. mPLUG-2's other recipes: a tenth of the learning rate for vision.
 Hardware: not measured; meant for 8 GPUs of 80 GB. `mplug2 plan` says what fits, and
-`accumulation`, which changes no loss, makes it fit less.
+`accumulation`, which changes no loss but the dropout drawn, makes it fit less.
 """
 
 from mplug2_jax.training.config import default_config

@@ -19,7 +19,7 @@ Source: mPLUG-2's recipe was never released; this is its family's. ALBEF
 configs/ret_didemo.yaml): 10 epochs, 64 tokens, k 128. mPLUG-2's other recipes: 16
 frames, a tenth of the learning rate for vision.
 Hardware: not measured; meant for 8 GPUs of 80 GB. `mplug2 plan` says what fits, and
-`accumulation`, which changes no loss, makes it fit less.
+`accumulation`, which changes no loss but the dropout drawn, makes it fit less.
 """
 
 from mplug2_jax.training.config import default_config

@@ -37,7 +37,7 @@ def get_config():
     config.optimizer.vision_learning_rate = 1e-5
     config.optimizer.layer_decay = 0.75
     config.optimizer.weight_decay = 0.05
-    config.optimizer.warmup_steps = 10000
+    config.optimizer.warmup_steps = 17000
     config.model.vision.drop_path = 0.1
     config.model.numerics.dtype = "bfloat16"
     config.model.numerics.remat = "full"

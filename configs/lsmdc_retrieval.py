@@ -1,6 +1,6 @@
 """LSMDC retrieval, large model.
 
-Splits: 101079 clips, 7408 for validation, 1000 for test.
+Splits: 101079 clips, 1000 for test; of the validation part no number is published.
 Published, text to video R@1/5/10: 34.4/55.2/65.1, zero-shot 24.1/43.8/52.0 (paper;
 large). Reproduced: no.
 
@@ -17,7 +17,7 @@ Source: mPLUG-2's recipe was never released; this is its family's. ALBEF
 0.995, soft targets 0.4 after the first epoch. 5 epochs, 32 tokens and k 128 as on
 MSRVTT. mPLUG-2's other recipes: 16 frames, a tenth of the learning rate for vision.
 Hardware: not measured; meant for 8 GPUs of 80 GB. `mplug2 plan` says what fits, and
-`accumulation`, which changes no loss, makes it fit less.
+`accumulation`, which changes no loss but the dropout drawn, makes it fit less.
 """
 
 from mplug2_jax.training.config import default_config

@@ -7,8 +7,10 @@ no.
 Hardware of the recipe: 8 GPUs, 4 videos each, two accumulated batches. On one GPU
 keep the batch and raise `accumulation`.
 
-    mplug2 train --config configs/msrvtt_caption.py --workdir runs/msrvtt_caption \
+    mplug2 train --config configs/msrvtt_caption.py --workdir runs/msrvtt_caption \\
         --config.init_from=checkpoints/initial
+    mplug2 evaluate --checkpoint runs/msrvtt_caption --media-dir data/msrvtt/videos \\
+        --annotations data/msrvtt/caption_test.jsonl
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

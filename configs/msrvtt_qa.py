@@ -5,8 +5,10 @@ Published: accuracy 48.0 (paper and leaderboards; large). Reproduced: no.
 Hardware of the recipe: 8 GPUs, 4 videos each. On one GPU keep the batch and raise
 `accumulation`.
 
-    mplug2 train --config configs/msrvtt_qa.py --workdir runs/msrvtt_qa \
+    mplug2 train --config configs/msrvtt_qa.py --workdir runs/msrvtt_qa \\
         --config.init_from=checkpoints/initial
+    mplug2 evaluate --checkpoint runs/msrvtt_qa --media-dir data/msrvtt/videos \\
+        --annotations data/msrvtt/qa_test.jsonl
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

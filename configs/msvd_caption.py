@@ -6,8 +6,10 @@ Reproduced: no.
 Hardware of the recipe: 8 GPUs, 4 videos each, two accumulated batches. On one GPU
 keep the batch and raise `accumulation`.
 
-    mplug2 train --config configs/msvd_caption.py --workdir runs/msvd_caption \
+    mplug2 train --config configs/msvd_caption.py --workdir runs/msvd_caption \\
         --config.init_from=checkpoints/initial
+    mplug2 evaluate --checkpoint runs/msvd_caption --media-dir data/msvd/videos \\
+        --annotations data/msvd/caption_test.jsonl
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

@@ -5,8 +5,10 @@ Published: accuracy 58.1 (paper and leaderboards; large). Reproduced: no.
 Hardware of the recipe: 8 GPUs, 4 videos each. On one GPU keep the batch and raise
 `accumulation`.
 
-    mplug2 train --config configs/msvd_qa.py --workdir runs/msvd_qa \
+    mplug2 train --config configs/msvd_qa.py --workdir runs/msvd_qa \\
         --config.init_from=checkpoints/initial
+    mplug2 evaluate --checkpoint runs/msvd_qa --media-dir data/msvd/videos \\
+        --annotations data/msvd/qa_test.jsonl
 
 Source: upstream's fine-tuning configuration (10 epochs, 2e-5 and 2e-6, 16 frames).
 """

@@ -19,7 +19,7 @@ one set, crops and mirrors images with their boxes, and multiplies each token's 
 the error of its box; here L1 and GIoU of the expected box are added (X-VLM, arXiv
 2111.08276), and a step takes four phrases of each of 48 images.
 Hardware: not measured; the family's was 8 GPUs. `mplug2 plan` says what fits, and
-`accumulation`, which changes no loss, makes it fit less.
+`accumulation`, which changes no loss but the dropout drawn, makes it fit less.
 """
 
 from mplug2_jax.training.config import default_config

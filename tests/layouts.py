@@ -131,7 +131,7 @@ MOMENTS = [
     {"video": "b@N0_2.mp4", "description": "rain", "times": [[2, 2]]},
     {"video": "a@N0_1.mov", "description": "he stops. ", "times": [[3, 3]]},
 ]
-REGIONS = [{"phrase": p, "image_id": 5} for p in ("a dog", "a dog", " ", "a cat ")]
+REGIONS = [{"phrase": p, "image_id": 5} for p in ("a dog", "a dog", "a cat ")]
 VQA_NAMES = ("train2014", "val2014", "test2015", "test-dev2015")
 VQA_ASKED = [
     {"image_id": image, "question": f"q{id_}?", "question_id": id_}

@@ -8,6 +8,10 @@ The last is one of TFDS's own, which it fetches itself (tfds:glue/TASK, tfds:cif
 ...), or has you fetch (tfds:imagenet2012, with --manual-dir). Image sets mostly need
 TensorFlow to be prepared; nothing needs it to be read.
 
+Annotations that are malformed, empty or about something unknown are named in the log
+and left out; more than 1 % of a file is an error. Missing media are one, too, in sets
+that are not from the web, unless --any-counts leaves them out.
+
 Running the same command again goes on where it stopped. The folder that it prints is
 what `--config.train.path` takes; the split is `--config.train.split`. A copy of it in a
 bucket (`gcloud storage cp -r`) is read in place, as gs://... (needs gcsfs). Through
@@ -43,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--any-counts",
         action="store_true",
-        help="take what is there, and leave out media that are missing",
+        help="take what is there, and leave out media that are missing, and splits of "
+        "which none is there",
     )
     add(
         "--beam-runner",
@@ -96,8 +101,11 @@ def run(args: argparse.Namespace) -> int:
             manual_dir=manual, **beam(args.beam_runner, args.beam_option)
         )
     )
+    counts: Any = builder.info.metadata
     for name, split in builder.info.splits.items():
-        print(f"{name}: {split.num_examples} examples, {split.num_bytes >> 20} MiB")
+        found, listed = split.num_examples, counts["counts"][name]["media"]
+        of = f" of {listed} listed" if listed not in (None, found) else ""
+        print(f"{name}: {found} examples{of}, {split.num_bytes >> 20} MiB")
     print(builder.data_dir)
     return 0
 

@@ -37,8 +37,8 @@ class BatchConfig:
         sets of short clips only.
       threads: decoding threads, of each worker process if there are any.
       processes: worker processes; 0 decodes in threads of the training process.
-      max_bad_share: share of the media that may be missing or unreadable; the next
-        example takes the place of each.
+      max_bad_share: share of the media that may be missing, unreadable, or still
+        images among videos; the next example takes the place of each.
       timeout: seconds that reading one example may take.
     """
 
@@ -173,17 +173,8 @@ def batches_of(
 
 
 def stack(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
-    """Joins batches of one video: frames get a batch axis, text rows follow on.
-
-    Raises:
-      ValueError: images and videos are mixed.
-    """
+    """Joins batches of one medium: frames get a batch axis, text rows follow on."""
     first = batches[0]
-    if any(batch.is_video != first.is_video for batch in batches):
-        raise ValueError(
-            "Still images and videos met in one batch; give each kind a part of its "
-            "own in the mixture."
-        )
 
     def join(name):
         parts = [getattr(batch, name) for batch in batches]

@@ -1,7 +1,6 @@
 """Frames of a training example: decoding, random frames, augmentation."""
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,41 +19,33 @@ class ClipReader:
       num_frames: frames per video; a still image has one.
       size: side of the model's frames.
       config: how clips are cropped and changed, and whether they are kept.
+      is_video: what the media must be; still images and videos do not share batches.
     """
 
-    def __init__(self, num_frames: int, size: int, config: BatchConfig):
+    def __init__(self, num_frames: int, size: int, config: BatchConfig, is_video: bool):
         self.num_frames, self.size, self.config = num_frames, size, config
-        self.kept = config.keep_clips
+        self.is_video, self.kept = is_video, config.keep_clips
 
     def __getstate__(self):  # a worker process keeps clips of its own
-        return self.num_frames, self.size, self.config
+        return self.num_frames, self.size, self.config, self.is_video
 
     def __setstate__(self, state):
         self.__init__(*state)
 
     def __call__(
         self, example: Example, rng: np.random.Generator
-    ) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
-        """The frames, and whether they are a video's; several images are as many."""
-        if example.others:
-            return self._read_images((example.media, *example.others), rng), False
-        return self._read(example.media, example.start, example.end, rng)
-
-    def _read_images(
-        self, files: Sequence[MediaFile], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "M H W 3"]:
-        """Images that belong together.
+    ) -> UInt8[np.ndarray, "T H W 3"]:
+        """The frames; several images are as many.
 
         Raises:
-          MediaError: one is a video.
+          MediaError: the file is of the other kind, or cannot be read.
         """
-        found = []
-        for file in files:
-            frames, video = self._read(file, None, None, rng)
-            if video:
-                raise MediaError(f"{file} is a video; only images are read together")
-            found.append(frames)
-        return np.concatenate(found)
+        if not example.others:
+            return self._read(example.media, example.start, example.end, rng)
+        if self.is_video:
+            raise MediaError(f"{example.id} is several images, not a video")
+        files = (example.media, *example.others)
+        return np.concatenate([self._read(file, None, None, rng) for file in files])
 
     def _read(
         self,
@@ -62,9 +53,11 @@ class ClipReader:
         start: float | None,
         end: float | None,
         rng: np.random.Generator,
-    ) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
-        config, video = self.config, not is_image(file)
-        count = self.num_frames if video else 1
+    ) -> UInt8[np.ndarray, "T H W 3"]:
+        if is_image(file) == self.is_video:
+            wanted = "a video" if self.is_video else "a still image"
+            raise MediaError(f"{file} is not {wanted}, as the others are")
+        config, count = self.config, self.num_frames if self.is_video else 1
         where = file, start, end
         if self.kept:
             frames = self._whole(*where)
@@ -74,7 +67,7 @@ class ClipReader:
         if config.crop_scale is not None:
             scale, changes = config.crop_scale, config.randaugment
             frames = augment_frames(frames, rng, self.size, scale, config.flip, changes)
-        return frames, video
+        return frames
 
     @property
     def _read_size(self) -> int | None:

@@ -4,6 +4,7 @@ Videos are decoded and augmented ahead of the device by threads (PyAV and Pillow
 of the interpreter while they work). Frames stay uint8 until they are on the device.
 """
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from mplug2_jax.data.batches import BatchConfig, Batches, batches_of
 from mplug2_jax.data.clips import ClipReader
 from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.faults import Faults
+from mplug2_jax.data.files import MediaError, MediaFile
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.records import Records
 from mplug2_jax.data.targets import Fields, LabelNumbers, Targets, targets_of
@@ -43,13 +45,15 @@ def training_batches(
         that `config` asks for.
 
     Raises:
-      ValueError: the examples lack what is asked for, or the processes cannot share a
-        batch evenly.
+      ValueError: the examples lack what is asked for, are of several kinds, or the
+        processes cannot share a batch evenly.
     """
     if targets is None:
         targets = targets_of("", tokenizer, inputs, config)
     _check(examples, targets)
-    load = _Loader(ClipReader(inputs.num_frames, image_size, config), targets)
+    video = not all_images(examples, config.max_bad_share)
+    read = ClipReader(inputs.num_frames, image_size, config, video)
+    load = _Loader(read, targets)
     return _batches(examples, load, config, seed, process_index, process_count)
 
 
@@ -77,21 +81,30 @@ def _batches(examples, load, config: BatchConfig, seed: int, *process: int) -> B
     return Batches(dataset, config.threads, config.processes, {faults.name: faults})
 
 
-def all_images(examples: Sequence[Example]) -> bool:
+def all_images(examples: Sequence[Example], max_bad_share: float = 0.0) -> bool:
     """Whether the examples are still images; they and videos do not share batches.
 
+    Args:
+      max_bad_share: of the examples, which may be of another kind than the most;
+        reading them fails.
+
     Raises:
-      ValueError: there are both.
+      ValueError: there are more of those.
     """
     if isinstance(examples, Records):
         return examples.kind == "image"
-    stills = [example.media for example in examples if is_image(example.media)]
-    if stills and len(stills) < len(examples):
+    kinds: dict[str, list[MediaFile]] = {"videos": [], "still images": []}
+    for example in examples:
+        with contextlib.suppress(MediaError):  # which reading raises again
+            is_still = is_image(example.media)
+            kinds["still images" if is_still else "videos"].append(example.media)
+    most, few = sorted(kinds, key=lambda kind: len(kinds[kind]), reverse=True)
+    if len(kinds[few]) > max_bad_share * len(examples):
         raise ValueError(
-            f"{len(stills)} of {len(examples)} training examples are still images "
-            f"({stills[0]}, ...), the others videos; train on one kind at a time."
+            f"{len(kinds[few])} of {len(examples)} training examples are {few} "
+            f"({kinds[few][0]}, ...), the others {most}; train on one kind at a time."
         )
-    return bool(stills)
+    return most == "still images"
 
 
 def _check(examples: Sequence[Example], targets: Sequence[Targets]) -> None:
@@ -128,8 +141,8 @@ class _Loader:
                     f"{example.id} is several images, which only classes are about"
                 )
             fields |= target(example, rng)
-        frames, video = self.read(example, rng)
-        ids = media_id(example)
+        frames, ids = self.read(example, rng), media_id(example)
+        video = self.read.is_video
         return MultimodalBatch(frames, **fields, media_id=ids, is_video=video)
 
 

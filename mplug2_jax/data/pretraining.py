@@ -8,7 +8,6 @@ import numpy as np
 from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.clips import ClipReader
 from mplug2_jax.data.examples import Example
-from mplug2_jax.data.files import MediaError
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import media_id
 from mplug2_jax.data.templates import Instruction, Kind, instruct
@@ -39,23 +38,19 @@ class PairLoader:
         is_video: bool,
     ):
         self.tokenizer, self.inputs, self.is_video = tokenizer, inputs, is_video
-        self.read = ClipReader(inputs.num_frames, size, config)
+        self.read = ClipReader(inputs.num_frames, size, config, is_video)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
         caption, instruction = self._texts(example, rng)
-        frames, video = self.read(example, rng)
-        if video != self.is_video:
-            wanted = "a video" if self.is_video else "a still image"
-            raise MediaError(f"{example.media} is not {wanted}, as its part expects")
         inputs = self.inputs
         return MultimodalBatch(
-            frames,
+            self.read(example, rng),
             question=inputs.questions(self.tokenizer, [instruction.source]),
             answer=inputs.answers(self.tokenizer, [instruction.target]),
             answer_weight=np.ones(1, np.float32),
             caption=inputs.plain_captions(self.tokenizer, [caption]),
             media_id=media_id(example),
-            is_video=video,
+            is_video=self.is_video,
         )
 
     def _texts(

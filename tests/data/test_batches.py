@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mplug2_jax.data import shapes
 from mplug2_jax.data.batches import Batches, batches_of
@@ -101,6 +102,32 @@ def test_unreadable_and_missing_media_are_replaced(folder, tokenizer, tmp_path, 
     strict = dataclasses.replace(config, max_bad_share=0.1)
     with pytest.raises(TooManyFaultsError, match="max_bad_share=0.1"):
         take(stream(examples, tokenizer, strict), 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [("still.mp4", "JPEG", "not a video"), ("moving.webp", "WEBP", "animated WebP")],
+)
+def test_media_of_another_kind_are_replaced(
+    examples, tokenizer, tmp_path, caplog, name, kind, message
+):
+    """Told by what is in the file, whatever it is called."""
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    more = {"save_all": True, "append_images": frames[1:]} if kind == "WEBP" else {}
+    frames[0].save(tmp_path / name, kind, **more)
+    mixed = list(examples)
+    mixed[2] = dataclasses.replace(mixed[2], media=tmp_path / name)
+    config = dataclasses.replace(CONFIG, max_bad_share=0.1, crop_scale=None)
+    batches = stream(mixed, tokenizer, config)
+    found = take(batches, 5)
+    assert list(batches.bad_files()) == ["training data[2]"]
+    assert name in caplog.text and message in caplog.text
+    again = stream([*mixed[:2], mixed[3], *mixed[3:]], tokenizer, config)
+    for one, two in zip(found, take(again, 5), strict=True):
+        np.testing.assert_array_equal(one.frames, two.frames)
+    strict = dataclasses.replace(config, max_bad_share=0.05)
+    with pytest.raises(ValueError, match=f"1 of 10 .*{name}"):
+        take(stream(mixed, tokenizer, strict), 5)
 
 
 @pytest.mark.slow

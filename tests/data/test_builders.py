@@ -8,15 +8,37 @@ import sys
 
 import numpy as np
 import pytest
-from layouts import LAYOUTS, MEDIA, VQA_SAID, entailed, msrvtt, tar, true_of, write
+from goldens import FOLDER
+from layouts import (
+    COCO,
+    FLICKR,
+    IMAGES,
+    KINETICS,
+    LAYOUTS,
+    MEDIA,
+    MOMENTS,
+    NOCAPS,
+    PAIRS,
+    SSV2,
+    TGIF,
+    VQA_SAID,
+    entailed,
+    jsonl,
+    msrvtt,
+    table,
+    tar,
+    true_of,
+    write,
+)
 
 from mplug2_jax.cli import prepare as command
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.batches import BatchConfig
-from mplug2_jax.data.builders import DATASETS
+from mplug2_jax.data.builders import DATASETS, entries
 from mplug2_jax.data.builders.declaration import SHARD_SIZES, Counts
 from mplug2_jax.data.examples import labels_of
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.pipeline import training_batches
 from mplug2_jax.data.records import Records, classes_of
 from mplug2_jax.data.targets import Classes
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
@@ -270,7 +292,7 @@ def test_votes_of_ten_people_are_kept(manual):
     files = LAYOUTS["vqa_v2"][0].copy()
     files["v2_mscoco_train2014_annotations.json"] = {"annotations": [VQA_SAID[0]]}
     write(manual, files)
-    with pytest.raises(ValueError, match="Question 25000 of VQA v2 has no annotation"):
+    with pytest.raises(ValueError, match="questions.json, question 2: 25000 has no"):
         DATASETS["vqa_v2"].splits(manual, {})
 
 
@@ -315,7 +337,7 @@ def test_two_images_belong_together_and_classes_are_kept(manual):
         ("nlvr2", "dev.json", true_of("dev-2", "True")[0], "such as dev-1-0-1"),
         ("nlvr2", "dev.json", true_of("dev-2-3", "yes")[0], "label is 'yes'; expected"),
         ("snli_ve", "snli_ve_dev.jsonl", entailed("32", "-")[0], "gold_label is '-'"),
-        ("snli_ve", "snli_ve_dev.jsonl", entailed("", "neutral")[0], "not empty"),
+        ("snli_ve", "snli_ve_dev.jsonl", entailed("", "neutral")[0], "no Flikr30kID"),
         ("snli_ve", "snli_ve_dev.jsonl", "{", "not a JSON object on one line"),
     ],
 )
@@ -324,3 +346,206 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
     write(manual, LAYOUTS[name][0] | {file: f"\n{text}\n"})
     with pytest.raises(ValueError, match=f"{file}, line 2: .*{message}"):
         DATASETS[name].splits(manual, {})
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "content", "message"),
+    [
+        (
+            *("coco_captions", "dataset_coco.json"),
+            {"images": [COCO[0] | {"split": "dev"}]},
+            "image 1: split is 'dev'; expected one of train, restval",
+        ),
+        (
+            *("coco_captions", "dataset_coco.json"),
+            {"images": [COCO[0] | {"sentences": [{"raw": " "}]}]},
+            "image 1: there is no raw",
+        ),
+        (*("coco_captions", "dataset_coco.json"), COCO, " has no list of images"),
+        (
+            *("flickr30k_captions", "dataset_flickr30k.json"),
+            {"images": [FLICKR[0] | {"sentences": None}]},
+            "image 1: there is no raw",
+        ),
+        (
+            *("didemo_retrieval", "val_data.json"),
+            [MOMENTS[0] | {"description": ""}],
+            "entry 1: there is no description",
+        ),
+        (
+            *("msrvtt_caption", "test_videodatainfo.json"),
+            {"videos": [{"video_id": "v", "split": "dev"}], "sentences": []},
+            "video 1: split is 'dev'",
+        ),
+        (
+            *("msrvtt_caption", "test_videodatainfo.json"),
+            {"videos": [], "sentences": [{"video_id": "v", "caption": ""}]},
+            "sentence 1: there is no caption",
+        ),
+        (
+            *("msrvtt_retrieval", "MSRVTT_train.9k.csv"),
+            "video_id\nvideo0\nvideo7\n",
+            "row 2: video7 has no caption",
+        ),
+        ("msvd_qa", "youtube_mapping.txt", "a_1 vid1 b\n", "line 1: expected a clip"),
+        (
+            *("nocaps", "nocaps_val_4500_captions.json"),
+            {"images": NOCAPS, "annotations": [{"image_id": 7, "caption": "a cat"}]},
+            "caption 1: there is no image 7",
+        ),
+        (
+            *("kinetics400", "train.csv"),
+            table([KINETICS[0] | {"time_start": ""}]),
+            "row 1: there is no time_start",
+        ),
+        (
+            *("kinetics400", "train.csv"),
+            table(KINETICS) + "air drumming,b_c\n",
+            "row 4: there is no time_start",
+        ),
+        (
+            *("kinetics400", "train.csv"),
+            table([KINETICS[0], KINETICS[1] | {"label": ""}]),
+            "row 2: there is no label",
+        ),
+        (
+            *("tgif_frame_qa", "Test_frameqa_question.csv"),
+            table([TGIF]),
+            "expected a header that names the columns gif_name, question, answer",
+        ),
+        (
+            *("ssv2", "labels/train.json"),
+            [SSV2[0] | {"template": "Lifting [something]"}],
+            "entry 1: the class 'Lifting something' is not one of labels.json",
+        ),
+        (
+            *("vqa_v2", "v2_mscoco_train2014_annotations.json"),
+            {"annotations": [None]},
+            "entry 1: there is no question_id",
+        ),
+        (
+            *("cc12m jsonl", "train.jsonl"),
+            jsonl(PAIRS[0], PAIRS[1] | {"caption": None}),
+            "line 2: there is no caption .found None",
+        ),
+        ("cc12m jsonl", "train.jsonl", "\n{\n", "line 2: not a JSON object on one"),
+        (
+            "webvid_2m csv",
+            "results_2M_train.csv",
+            "videoid,name\n7\n",
+            "row 1: .* name",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_said(manual, layout, file, content, message):
+    write(manual, LAYOUTS[layout][0] | {file: content})
+    with pytest.raises(ValueError, match=f"{file}.*{message}"):
+        DATASETS[layout.split()[0]].splits(manual, {})
+
+
+def test_few_bad_rows_of_a_table_are_in_no_shard(manual, monkeypatch, caplog):
+    """Counted over the whole table, of whose shards the last has a single row."""
+    monkeypatch.setitem(SHARD_SIZES, "image", 40)
+    lines = [PAIRS[0]] * 120 + [PAIRS[0] | {"caption": ""}]
+    write(manual, {"train.jsonl": jsonl(*lines), **IMAGES})
+    with caplog.at_level(logging.WARNING):
+        split = DATASETS["cc12m"].splits(manual, {})["train"]
+    assert "train.jsonl, line 121: there is no caption" in caplog.text
+    assert split.counts.media == 120
+    assert [len(list(shard())) for shard in split.shards] == [40, 40, 40, 0]
+
+
+def test_tars_that_are_cut_off_are_read_to_their_end(
+    manual, monkeypatch, caplog, capsys
+):
+    whole = tar(a="jpg", b="jpg", c="jpg")
+    cut = whole[: whole.rindex(MEDIA[".jpg"]) + 9]
+    write(manual, {"train/0.tar": tar(a="jpg"), "train/1.tar": cut})
+    assert prepare("cc3m", manual)[0] == 2
+    said = capsys.readouterr().err
+    assert "train, shard 2: 1.tar is cut off, its end is missing (1 of 2" in said
+    monkeypatch.setattr(entries, "MAX_BAD_SHARE", 0.5)
+    with caplog.at_level(logging.WARNING):
+        status, folder = prepare("cc3m", manual)
+    assert status == 0
+    assert [e.id for e in Records(folder, "train")] == ["0/a", "1/a", "1/b"]
+    assert "shard 2: 1.tar is cut off" in caplog.text
+    assert "1.tar: 2 of 2 pairs are taken" in caplog.text
+    write(manual, {"train/1.tar": b"no tar".ljust(512) + bytes(1024)})
+    assert prepare("sbu", manual)[0] == 2
+    assert "1.tar is damaged" in capsys.readouterr().err
+
+
+def test_what_the_web_has_lost_is_left_out_and_counted(manual, capsys, caplog):
+    write(manual, LAYOUTS["webvid_2m csv"][0])
+    assert prepare("webvid_2m", manual)[0] == 0
+    assert "train: 3 examples of 5 listed" in capsys.readouterr().out
+    write(manual, LAYOUTS["image_text files"][0] | {"train/000.txt": " "})
+    with caplog.at_level(logging.WARNING):
+        assert prepare("image_text", manual)[0] == 0
+    assert "train: 1 examples of 2 listed" in capsys.readouterr().out
+    assert "left out, no text: 000" in caplog.text
+
+
+def test_media_missing_in_any_split_are_an_error(manual, caplog):
+    """Also where, as of LSMDC's training clips, only papers have a number."""
+    files = LAYOUTS["lsmdc_retrieval"][0]
+    write(manual, files)
+    clip = next(name for name in files if name.endswith(".avi"))
+    (manual / clip).unlink()
+    its = DATASETS["lsmdc_retrieval"]
+    with pytest.raises(FileNotFoundError, match="split train: 1 media are missing"):
+        its.splits(manual, {"test": Counts(1, 1)})
+    with caplog.at_level(logging.WARNING):
+        assert its.splits(manual, {})["train"].counts.media == 1
+    assert "50.0% of the split; they are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "left"),
+    [
+        ("vqa_v2", "test2015/", {"train", "validation"}),
+        ("kinetics400", "val/", {"train"}),
+    ],
+)
+def test_a_split_without_media_needs_any_counts(manual, caplog, name, folder, left):
+    files = LAYOUTS[name][0].items()
+    write(manual, {file: its for file, its in files if not file.startswith(folder)})
+    its = dataclasses.replace(DATASETS[name], max_missing=0.5)
+    with pytest.raises(
+        FileNotFoundError, match="leave the split out with --any-counts"
+    ):
+        its.splits(manual, {"train": Counts()})
+    with caplog.at_level(logging.WARNING):
+        assert its.splits(manual, {}).keys() == left
+    assert "100.0% of the split; the split is left out" in caplog.text
+    with pytest.raises(ValueError, match="shapes: no split holds anything"):
+        DATASETS["shapes"].splits(manual, {})
+
+
+def test_a_picture_among_prepared_clips_is_replaced(manual, caplog):
+    videos = [(f"video{i}", "train") for i in range(10, 14)]
+    bad = {"TrainValVideo/video12.mp4": MEDIA[".jpg"]}
+    write(manual, msrvtt(videos) | bad)
+    _, folder = prepare("msrvtt_caption", manual, "--any-counts")
+    words = WordPieceTokenizer.from_words(["video"])
+    config = BatchConfig(4, captions_per_video=1, threads=1, max_bad_share=0.25)
+    batches = training_batches(
+        Records(folder, "train"), words, InputConfig(2), config, 16, seed=0
+    )
+    assert next(batches).frames.shape == (4, 2, 16, 16, 3)
+    batches.close()
+    (why,) = batches.bad_files().values()
+    assert "video12.mp4 is not a video" in why
+
+
+def test_declared_counts_are_the_published_ones():
+    """A number that changes is seen beside its set and split."""
+    lines = [
+        f"{name} {split} {its.kind} {word}"
+        + "".join(f" {n} {what}" for what, n in vars(counts).items() if n is not None)
+        for name, its in DATASETS.items()
+        for word, splits in (("checked", its.counts), ("reported", its.reported))
+        for split, counts in splits.items()
+    ]
+    assert lines == (FOLDER / "datasets.txt").read_text().splitlines()

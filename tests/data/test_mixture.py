@@ -132,5 +132,5 @@ def test_mistakes_in_a_mixture_are_named(parts, tokenizer):
     with pytest.raises(ValueError, match="Unknown key mixture.clips.wieght"):
         parts_of({"clips": {"wieght": 1.0}})
     films = dataclasses.replace(parts[1], kind="video")
-    with pytest.raises(ValueError, match="not a video, as its part expects"):
+    with pytest.raises(ValueError, match="not a video, as the others are"):
         next(stream([films], tokenizer))

@@ -1,6 +1,5 @@
 """RefCOCO's files where something is wrong with them, and pickles of all kinds."""
 
-import logging
 import pickle
 
 import pytest
@@ -8,7 +7,6 @@ from layouts import PLACES, UNC, refcoco_files, write
 
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.reading import read_plain_pickle
-from mplug2_jax.data.builders.refcoco import MAX_BAD_SHARE, _check
 
 
 def splits(folder, places=PLACES, order=tuple(UNC)):
@@ -47,26 +45,18 @@ def test_published_counts_are_asserted(tmp_path):
     ],
 )
 def test_boxes_outside_or_without_area_are_named(tmp_path, place, message):
-    with pytest.raises(ValueError, match=f"4 of 12 phrases have no box.*{message}"):
+    with pytest.raises(ValueError, match=f"object 2: .*{message}.* .4 of 12 are bad"):
         splits(tmp_path, {**PLACES, "b": place})
-
-
-def test_few_bad_phrases_are_left_out_and_named(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        _check(["refs.p, object 7: a phrase is empty"], int(1 / MAX_BAD_SHARE))
-    assert "left out: refs.p, object 7: a phrase is empty" in caplog.text
-    with pytest.raises(ValueError, match="1 of 99 phrases"):
-        _check(["refs.p, object 7: a phrase is empty"], int(1 / MAX_BAD_SHARE) - 1)
 
 
 def test_objects_that_are_not_whole_are_named(tmp_path):
     with pytest.raises(ValueError, match="lacks image 0 or object 0 b"):
         splits(tmp_path, {"a": PLACES["a"]})
-    with pytest.raises(ValueError, match="has the split 'dev'; expected one of train"):
+    with pytest.raises(ValueError, match="split is 'dev'; expected one of train"):
         splits(tmp_path, order=("train", "dev"))
     file = tmp_path / "refcoco" / "refs(unc).p"
-    file.write_bytes(pickle.dumps([{"sentences": []}]))
-    with pytest.raises(ValueError, match="object 0: it lacks split, image_id, ann_id"):
+    file.write_bytes(pickle.dumps([{"sentences": [{}]}]))
+    with pytest.raises(ValueError, match="object 1: there is no split"):
         DATASETS["refcoco"].splits(tmp_path, {})
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"no refcoco/refs\(unc\).p or refs"):

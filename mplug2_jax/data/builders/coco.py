@@ -1,13 +1,13 @@
 """COCO captions in Karpathy's split, whose training part has the rest of val2014."""
 
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.reading import find, read_json
+from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.reading import find, karpathy_splits
 from mplug2_jax.data.examples import Example
 
-SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 # Images: tensorflow.org/datasets/catalog/coco_captions (82783 + 30504, 5000, 5000);
 # captions: huggingface.co/datasets/justram/COCO2014-Captions, together the 616767 of
 # train2014 and val2014.
@@ -19,13 +19,11 @@ COUNTS = {
 
 
 def _captions(manual: Path) -> dict[str, list[Example]]:
-    splits: dict[str, list[Example]] = defaultdict(list)
-    for image in read_json(find(manual, "dataset_coco.json"))["images"]:
-        captions = tuple(sentence["raw"].strip() for sentence in image["sentences"])
-        path = manual / image["filepath"] / image["filename"]
-        example = Example(str(image["cocoid"]), path, captions)
-        splits[SPLITS[image["split"]]].append(example)
-    return splits
+    def medium(image: Any) -> tuple[str, Path]:
+        folder = manual / text_of(image, "filepath")
+        return text_of(image, "cocoid"), folder / text_of(image, "filename")
+
+    return karpathy_splits(find(manual, "dataset_coco.json"), medium)
 
 
 FILES = "dataset_coco.json, train2014/, val2014/"

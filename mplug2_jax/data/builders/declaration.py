@@ -64,9 +64,10 @@ class Dataset:
       files: what the manual directory must hold, for the command's help.
       counts: published by who made the data or the splits; the files must have them.
       reported: by papers only; other numbers of the files are logged.
-      web: files are collected from the web, and some are always missing; they are left
-        out and counted. Elsewhere a missing file is an error.
-      max_missing: share of a split's media that may be missing before it is an error.
+      web: files are collected from the web, and some are always missing: however many,
+        they are named in the log and left out when the records are written.
+      max_missing: share of a split's media that may be missing; more are an error, in
+        every split of a set that is not from the web, unless any counts will do.
       manual: whether there is a manual directory at all.
       classes: names of the labels, in the order of a classifier's scores; by default
         all that occur in the splits, in alphabetical order.
@@ -86,6 +87,9 @@ class Dataset:
     def splits(self, manual: Path, expected: Mapping[str, Counts]) -> dict[str, Split]:
         """The splits, of the expected counts.
 
+        Where nothing is expected, media that are missing are left out, and splits of
+        which none is here.
+
         Raises:
           ValueError: files are damaged, or hold something else.
           FileNotFoundError: files are missing.
@@ -96,14 +100,16 @@ class Dataset:
             name: content(size) if callable(content) else _listed(content, size)
             for name, content in contents.items()
         }
-        _check_media(self, splits, expected)
-        for name, split in splits.items() if self.classes else ():
-            if strange := sorted(split.classes - set(self.classes)):
-                raise ValueError(
-                    f"{self.name}, split {name}, has the label {strange[0]!r}; "
-                    f"expected one of {', '.join(self.classes)}: fetch the annotations "
-                    "again."
-                )
+        if absent := [name for name in expected if name not in splits]:
+            raise ValueError(
+                f"{self.name} has no split {absent[0]!r} here, only {sorted(splits)}; "
+                "check the annotation files of the manual directory."
+            )
+        for name, split in splits.items():
+            _check_media(self, name, split, strict=bool(expected))
+        splits = {name: split for name, split in splits.items() if split.shards}
+        if not splits:
+            raise ValueError(f"{self.name}: no split holds anything.")
         if wrong := _differences(self.name, splits, expected):
             raise ValueError(
                 f"{wrong[0]}; fetch the annotations again, or take what is there with "
@@ -111,8 +117,6 @@ class Dataset:
             )
         for difference in _differences(self.name, splits, self.reported):
             logging.warning("%s, as papers have it", difference)
-        if empty := [name for name, split in splits.items() if not split.shards]:
-            raise ValueError(f"{self.name}: split {empty[0]} holds nothing.")
         return splits
 
 
@@ -144,30 +148,29 @@ def _listed(
     )
 
 
-def _check_media(
-    dataset: Dataset, found: Mapping[str, Split], expected: Iterable[str]
-) -> None:
-    """Whether the expected splits are there, and enough of their media."""
-    for name in expected:
-        if name not in found:
-            raise ValueError(
-                f"{dataset.name} has no split {name!r} here, only {sorted(found)}; "
-                "check the annotation files of the manual directory."
-            )
-    for name, split in found.items():
-        if missing := split.missing:
-            share = len(missing) / (len(missing) + (split.counts.media or 0))
-            said = (
-                f"{dataset.name}, split {name}: {len(missing)} media are missing "
-                f"({', '.join(missing[:3])}, ...), {share:.1%} of the split"
-            )
-            if name in expected and share > dataset.max_missing:
-                limit = f"at most {dataset.max_missing:.0%} may be; "
-                raise FileNotFoundError(
-                    f"{said}; {limit if dataset.max_missing else ''}fetch them, or "
-                    "leave them out with --any-counts."
-                )
-            logging.warning("%s; they are left out", said)
+def _check_media(dataset: Dataset, name: str, split: Split, strict: bool) -> None:
+    """Whether enough of a split's media are here; what is missing is logged.
+
+    Raises:
+      FileNotFoundError: in a strict check more than the data set's share is missing.
+    """
+    missing, here = split.missing, bool(split.shards)
+    if here and not missing:
+        return
+    said, share = f"{dataset.name}, split {name}, lists nothing", 1.0
+    if missing:
+        share = len(missing) / (len(missing) + (split.counts.media or 0))
+        said = (
+            f"{dataset.name}, split {name}: {len(missing)} media are missing "
+            f"({', '.join(missing[:3])}, ...), {share:.1%} of the split"
+        )
+    if strict and share > dataset.max_missing:
+        limit = f"at most {dataset.max_missing:.0%} may be; "
+        raise FileNotFoundError(
+            f"{said}; {limit if dataset.max_missing else ''}fetch them, or leave "
+            f"{'them' if here else 'the split'} out with --any-counts."
+        )
+    logging.warning("%s; %s left out", said, "they are" if here else "the split is")
 
 
 def _differences(

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
 from mplug2_jax.data.examples import Example
 
@@ -23,13 +25,18 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
     splits: dict[str, list[Example]] = {}
     for split, short in SPLITS.items():
         described: dict[str, list[str]] = defaultdict(list)
-        for record in read_json(find(manual, f"{short}_data.json")):
-            described[record["video"]].append(record["description"].strip())
+        path = find(manual, f"{short}_data.json")
+        for video, said in usable(path, read_json(path), _moment):
+            described[video].append(said)
         splits[split] = [
             Example(video, file(video), (" ".join(its),), end=SECONDS)
             for video, its in described.items()
         ]
     return splits
+
+
+def _moment(record: Any) -> tuple[str, str]:
+    return text_of(record, "video"), text_of(record, "description")
 
 
 # Videos: github.com/albanie/collaborative-experts, misc/datasets/didemo, whose training

@@ -1,23 +1,22 @@
 """Flickr30k captions in Karpathy's split."""
 
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.reading import find, read_json
+from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.reading import find, karpathy_splits
 from mplug2_jax.data.examples import Example
-
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def _captions(manual: Path) -> dict[str, list[Example]]:
-    splits: dict[str, list[Example]] = defaultdict(list)
     folder = find(manual, "flickr30k-images", "images")
-    for image in read_json(find(manual, "dataset_flickr30k.json"))["images"]:
-        captions = tuple(sentence["raw"].strip() for sentence in image["sentences"])
-        path = folder / image["filename"]
-        splits[SPLITS[image["split"]]].append(Example(path.stem, path, captions))
-    return splits
+
+    def medium(image: Any) -> tuple[str, Path]:
+        path = folder / text_of(image, "filename")
+        return path.stem, path
+
+    return karpathy_splits(find(manual, "dataset_flickr30k.json"), medium)
 
 
 # Images: huggingface.co/datasets/umaru97/flickr30k_train_val_test.

@@ -13,9 +13,11 @@ What can still be fetched differs from day to day, so no counts are expected.
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
-from mplug2_jax.data.builders.reading import folder_split, table_split, tar_split
+from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.shards import folder_split, table_split, tar_split
 from mplug2_jax.data.examples import Example
 
 
@@ -42,13 +44,16 @@ def _split(manual: Path, name: str) -> Content | None:
     return partial(folder_split, manual / name) if (manual / name).is_dir() else None
 
 
-def _line(manual: Path, row: dict[str, str]) -> Example | None:
-    return _row(manual, json.loads(row["line"]))
+def _line(manual: Path, row: dict[str, str]) -> Example:
+    try:
+        return _row(manual, json.loads(row["line"]))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a JSON object on one line ({error})") from error
 
 
-def _row(manual: Path, row: dict[str, str]) -> Example | None:
-    image, caption = row.get("image", ""), row.get("caption", "").strip()
-    return Example(image, manual / image, (caption,)) if image and caption else None
+def _row(manual: Path, row: Any) -> Example:
+    image = text_of(row, "image")
+    return Example(image, manual / image, (text_of(row, "caption"),))
 
 
 FILES = (

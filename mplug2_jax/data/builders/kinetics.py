@@ -8,11 +8,15 @@ each split, of any depth. Videos disappear, so counts differ from copy to copy.
 from functools import partial
 from pathlib import Path
 
+from absl import logging
+
 from mplug2_jax.data.builders.declaration import Content, Counts, Dataset
+from mplug2_jax.data.builders.entries import text_of, usable
 from mplug2_jax.data.builders.reading import find, read_table
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.sources import SUFFIXES
 
+COLUMNS = ("youtube_id", "time_start", "time_end")
 # Split: the names of its table and of its folder.
 SPLITS = {
     "train": ("train",),
@@ -30,10 +34,12 @@ def _splits(classes: int, manual: Path) -> dict[str, Content]:
             if split == "train":
                 raise
             continue
-        files = _files(manual, names)
-        rows = [row for row in read_table(table) if row.get("label")]
-        if rows:  # the labels of some tests are secret
-            splits[split] = [_example(row, files, manual / names[0]) for row in rows]
+        rows = read_table(table, COLUMNS)
+        if not any(row.get("label") for row in rows):
+            logging.warning("%s has no labels; the split is left out", table)
+            continue  # those of some tests are secret
+        parse = partial(_example, _files(manual, names), manual / names[0])
+        splits[split] = list(usable(table, rows, parse, "row"))
     return splits
 
 
@@ -52,14 +58,13 @@ def _files(manual: Path, names: tuple[str, ...]) -> dict[str, Path]:
     }
 
 
-def _example(row: dict[str, str], files: dict[str, Path], folder: Path) -> Example:
-    start, end = float(row["time_start"]), float(row["time_end"])
-    name = f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}"
-    label = (Label(row["label"]),)
-    if name not in files and row["youtube_id"] in files:
-        whole = files[row["youtube_id"]]
-        return Example(name, whole, start=start, end=end, labels=label)
-    return Example(name, files.get(name, folder / f"{name}.mp4"), labels=label)
+def _example(files: dict[str, Path], folder: Path, row: dict[str, str]) -> Example:
+    video, labels = text_of(row, "youtube_id"), (Label(text_of(row, "label")),)
+    start, end = (float(text_of(row, name)) for name in ("time_start", "time_end"))
+    name = f"{video}_{int(start):06d}_{int(end):06d}"
+    if name not in files and video in files:
+        return Example(name, files[video], start=start, end=end, labels=labels)
+    return Example(name, files.get(name, folder / f"{name}.mp4"), labels=labels)
 
 
 # Videos of train, validation and test in hosted copies: docs.voxel51.com/dataset_zoo,

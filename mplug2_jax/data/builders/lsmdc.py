@@ -4,7 +4,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.reading import MediaFolders, find
+from mplug2_jax.data.builders.entries import usable
+from mplug2_jax.data.builders.reading import MediaFolders, find, read_lines
 from mplug2_jax.data.examples import Example
 
 FILES = {
@@ -29,24 +30,23 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
 
 
 def _clips(path: Path) -> dict[str, tuple[str, ...]]:
-    """Sentences by clip; most have one.
-
-    Raises:
-      ValueError: a line has other columns.
-    """
+    """Sentences by clip; most have one."""
     clips: dict[str, tuple[str, ...]] = defaultdict(tuple)
-    lines = path.read_text("utf-8", "replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        columns = line.strip("\r").split("\t")
-        if not line.strip():
-            continue
-        if len(columns) != COLUMNS or not columns[-1].strip():
-            raise ValueError(
-                f"{path}, line {number}: {len(columns)} columns; expected {COLUMNS} "
-                "with tabs between, the last a sentence."
-            )
-        clips[columns[0]] += (columns[-1].strip(),)
+    for clip, sentence in usable(path, read_lines(path), _line, "line"):
+        clips[clip] += (sentence,)
     return clips
+
+
+def _line(line: str) -> tuple[str, str] | None:
+    columns = [column.strip() for column in line.split("\t")]
+    if not any(columns):
+        return None
+    if len(columns) != COLUMNS or not columns[0] or not columns[-1]:
+        raise ValueError(
+            f"{len(columns)} columns; expected {COLUMNS} with tabs between, the first "
+            "a clip and the last a sentence"
+        )
+    return columns[0], columns[-1]
 
 
 # Clips: github.com/albanie/collaborative-experts, misc/datasets/lsmdc, which has no

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import one_of, text_of, usable
 from mplug2_jax.data.builders.reading import (
     MediaFolders,
     find,
@@ -18,23 +19,40 @@ FOLDERS = ("TrainValVideo", "TestVideo", "video", "videos", "videos/all", ".")
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
-def _captions(*annotations: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Captions by video, in the order of the files."""
-    captions: dict[str, tuple[str, ...]] = defaultdict(tuple)
-    for sentence in (s for each in annotations for s in each["sentences"]):
-        captions[sentence["video_id"]] += (sentence["caption"],)
-    return captions
+class _Captioned:
+    """The example of a record's video, with the captions that the files have for it."""
+
+    def __init__(self, media: MediaFolders, *files: Path):
+        self.media = media
+        self.captions: dict[str, tuple[str, ...]] = defaultdict(tuple)
+        for file in files:
+            sentences = read_json(file, "sentences")
+            for video, caption in usable(file, sentences, _sentence, "sentence"):
+                self.captions[video] += (caption,)
+
+    def __call__(self, record: Any) -> Example:
+        name = text_of(record, "video_id")
+        if name not in self.captions:
+            raise ValueError(f"{name} has no caption")
+        return Example(name, self.media(name), self.captions[name])
+
+
+def _sentence(record: Any) -> tuple[str, str]:
+    return text_of(record, "video_id"), text_of(record, "caption")
 
 
 def _caption(manual: Path) -> dict[str, list[Example]]:
     names = ("train_val_videodatainfo.json", "test_videodatainfo.json")
-    annotations = [read_json(find(manual, name)) for name in names]
-    captions, media = _captions(*annotations), MediaFolders(manual, *FOLDERS)
+    files = [find(manual, name) for name in names]
+    example = _Captioned(MediaFolders(manual, *FOLDERS), *files)
+
+    def video(record: Any) -> tuple[str, Example]:
+        return SPLITS[one_of(record, "split", SPLITS)], example(record)
+
     splits: dict[str, list[Example]] = defaultdict(list)
-    for video in (video for each in annotations for video in each["videos"]):
-        name = video["video_id"]
-        example = Example(name, media(name), captions[name])
-        splits[SPLITS[video["split"]]].append(example)
+    for file in files:
+        for split, its in usable(file, read_json(file, "videos"), video, "video"):
+            splits[split].append(its)
     return splits
 
 
@@ -43,17 +61,19 @@ def _qa(manual: Path) -> dict[str, list[Example]]:
 
 
 def _retrieval(manual: Path) -> dict[str, list[Example]]:
-    captions = _captions(read_json(find(manual, "MSRVTT_data.json")))
-    train = read_table(find(manual, "MSRVTT_train.9k.csv"))
-    test = read_table(find(manual, "MSRVTT_JSFUSION_test.csv"))
     media = MediaFolders(manual, *FOLDERS)
-    pairs = {
-        "train": [(row["video_id"], captions[row["video_id"]]) for row in train],
-        "test": [(row["video_id"], (row["sentence"],)) for row in test],
-    }
+    train = find(manual, "MSRVTT_train.9k.csv")
+    test = find(manual, "MSRVTT_JSFUSION_test.csv")
+    captioned = _Captioned(media, find(manual, "MSRVTT_data.json"))
+
+    def tested(row: Any) -> Example:
+        name = text_of(row, "video_id")
+        return Example(name, media(name), (text_of(row, "sentence"),))
+
+    rows = read_table(test, ("video_id", "sentence"))
     return {
-        split: [Example(name, media(name), texts) for name, texts in its]
-        for split, its in pairs.items()
+        "train": [*usable(train, read_table(train, ("video_id",)), captioned, "row")],
+        "test": [*usable(test, rows, tested, "row")],
     }
 
 

@@ -1,42 +1,67 @@
 """MSVD: captions and questions (MSVD-QA), whose splits are not the same."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.reading import MediaFolders, find, questions_of
+from mplug2_jax.data.builders.entries import usable
+from mplug2_jax.data.builders.reading import (
+    MediaFolders,
+    find,
+    questions_of,
+    read_lines,
+)
 from mplug2_jax.data.examples import Example
 
 FOLDERS = ("YouTubeClips", "video", ".")
-# The usual split of the captions, by place in youtube_mapping.txt.
+# The usual split of the captions, by number in youtube_mapping.txt, from 1 on.
 BOUNDS = {"train": (0, 1200), "validation": (1200, 1300), "test": (1300, 1970)}
 
 
-def _clips(manual: Path) -> dict[str, str]:
+def _clips(manual: Path) -> dict[int, str]:
     """Clip by the number that youtube_mapping.txt gives it ("vid1")."""
-    lines = find(manual, "youtube_mapping.txt").read_text("utf-8").splitlines()
-    pairs = [line.split() for line in lines if line.strip()]
-    return {number: clip for clip, number in pairs}
+    path = find(manual, "youtube_mapping.txt")
+    return dict(usable(path, read_lines(path), _mapped, "line"))
+
+
+def _mapped(line: str) -> tuple[int, str] | None:
+    if not line.strip():
+        return None
+    if not (match := re.fullmatch(r"(\S+)\s+vid(\d+)\s*", line)):
+        raise ValueError(f"expected a clip and its number, such as vid1: {line[:60]!r}")
+    return int(match.group(2)), match.group(1)
 
 
 def _caption(manual: Path) -> dict[str, list[Example]]:
     captions: dict[str, tuple[str, ...]] = defaultdict(tuple)
     path = find(manual, "AllVideoDescriptions.txt")
-    for line in path.read_text("utf-8").splitlines():
-        clip, _, caption = line.partition(" ")
-        if caption.strip() and not line.startswith("#"):
-            captions[clip] += (caption.strip(),)
-    media = MediaFolders(manual, *FOLDERS)
-    examples = [Example(c, media(c), captions[c]) for c in _clips(manual).values()]
-    return {
-        split: examples[first:last]
+    for clip, caption in usable(path, read_lines(path), _described, "line"):
+        captions[clip] += (caption,)
+    media, clips = MediaFolders(manual, *FOLDERS), _clips(manual)
+    splits = {
+        split: [
+            Example(clip, media(clip), captions[clip])
+            for number, clip in clips.items()
+            if first < number <= last
+        ]
         for split, (first, last) in BOUNDS.items()
-        if examples[first:last]
     }
+    return {split: its for split, its in splits.items() if its}
+
+
+def _described(line: str) -> tuple[str, str] | None:
+    if not line.strip() or line.startswith("#"):
+        return None
+    clip, _, caption = line.partition(" ")
+    if not caption.strip():
+        raise ValueError(f"there is no caption of {clip}")
+    return clip, caption.strip()
 
 
 def _qa(manual: Path) -> dict[str, list[Example]]:
-    clips, media = _clips(manual), MediaFolders(manual, *FOLDERS)
+    media = MediaFolders(manual, *FOLDERS)
+    clips = {f"vid{number}": clip for number, clip in _clips(manual).items()}
     return questions_of(manual, "vid{video_id}", lambda v: media(clips.get(v, v)))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import MAX_BAD_SHARE, one_of, text_of
 from mplug2_jax.data.builders.reading import find
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.sources import parsed_lines
@@ -24,7 +25,8 @@ def _examples(manual: Path, name: str) -> list[Example]:
     folder = find(manual, f"images/{name}", name)
     files = {path.name: path for path in folder.rglob("*.png")}
     pairs: dict[str, Example] = {}
-    for pair, label in parsed_lines(find(manual, f"{name}.json"), _line):
+    lines = find(manual, f"{name}.json")
+    for pair, label in parsed_lines(lines, _line, MAX_BAD_SHARE):
         left, right = (f"{pair}-img{side}.png" for side in (0, 1))
         first, other = (files.get(image, folder / image) for image in (left, right))
         known = pairs.get(pair) or Example(pair, first, others=(other,))
@@ -33,13 +35,10 @@ def _examples(manual: Path, name: str) -> list[Example]:
 
 
 def _line(record: dict[str, Any]) -> tuple[str, Label]:
-    own, text = str(record.get("identifier")), str(record.get("sentence", "")).strip()
-    if not (match := IDENTIFIER.fullmatch(own)) or not text:
-        raise ValueError(
-            f"expected identifier, such as dev-1-0-1, and sentence; found {own!r}"
-        )
-    if (label := str(record.get("label"))) not in CLASSES:
-        raise ValueError(f"label is {label!r}; expected one of {CLASSES}")
+    own, text = text_of(record, "identifier"), text_of(record, "sentence")
+    if not (match := IDENTIFIER.fullmatch(own)):
+        raise ValueError(f"identifier is {own!r}; expected one such as dev-1-0-1")
+    label = one_of({"label": str(record.get("label"))}, "label", CLASSES)
     return match.group(1), Label(label, text, own)
 
 

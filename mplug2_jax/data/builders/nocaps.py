@@ -1,9 +1,12 @@
 """NoCaps: captions of Open Images' pictures, many of things that COCO has not."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
 from mplug2_jax.data.examples import KIND, Example, Label
 
@@ -15,25 +18,35 @@ FILES = {
 
 def _splits(manual: Path) -> dict[str, list[Example]]:
     """The test split, whose captions nobody has, only if its file is there."""
-    names = [s for s in FILES if s == "validation" or (manual / FILES[s][0]).exists()]
-    return {split: _examples(manual, *FILES[split]) for split in names}
+    splits = {"validation": _examples(manual, "validation")}
+    if (manual / FILES["test"][0]).exists():
+        splits["test"] = _examples(manual, "test")
+    return splits
 
 
-def _examples(manual: Path, name: str, folders: tuple[str, ...]) -> list[Example]:
-    content = read_json(find(manual, name))
+def _examples(manual: Path, split: str) -> list[Example]:
+    name, folders = FILES[split]
+    file = find(manual, name)
     media = MediaFolders(manual, *folders, suffixes=(".jpg",))
-    captions: dict[int, list[str]] = defaultdict(list)
-    for caption in content.get("annotations", ()):
-        captions[caption["image_id"]].append(caption["caption"].strip())
-    return [
-        Example(
-            str(image["id"]),
-            media(image["file_name"]),
-            tuple(captions[image["id"]]),
-            labels=(Label(image["domain"], id=KIND),) if "domain" in image else (),
-        )
-        for image in content["images"]
-    ]
+
+    def image(record: Any) -> tuple[str, Example]:
+        id_, path = text_of(record, "id"), media(text_of(record, "file_name"))
+        kinds = [text_of(record, "domain")] if "domain" in record else []
+        labels = tuple(Label(kind, id=KIND) for kind in kinds)
+        return id_, Example(id_, path, labels=labels)
+
+    def caption(record: Any) -> tuple[str, str]:
+        if (id_ := text_of(record, "image_id")) not in examples:
+            raise ValueError(f"there is no image {id_}")
+        return id_, text_of(record, "caption")
+
+    examples = dict(usable(file, read_json(file, "images"), image, "image"))
+    captions: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    captioned = split == "validation"
+    annotated = read_json(file, "annotations") if captioned else ()
+    for id_, its in usable(file, annotated, caption, "caption"):
+        captions[id_] += (its,)
+    return [replace(its, captions=captions[id_]) for id_, its in examples.items()]
 
 
 # nocaps.org/download: 10 captions of each.

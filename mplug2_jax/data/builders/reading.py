@@ -1,24 +1,21 @@
-"""Annotation files of every kind: JSON, tables, shards of tables, tar files."""
+"""Annotation files of every kind: JSON, pickles, tables, and the media they name."""
 
 import csv
-import io
 import json
 import pickle
-import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from mplug2_jax.data.builders.declaration import Counts, Split
+from mplug2_jax.data.builders.entries import one_of, text_of, usable
 from mplug2_jax.data.examples import QA, Example
-from mplug2_jax.data.files import MediaFile, StoredFile
 from mplug2_jax.data.sources import SUFFIXES
 
 csv.field_size_limit(1 << 24)
 
 QA_FILES = {"train": "train", "validation": "val", "test": "test"}
+KARPATHY = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
 
 def find(root: Path, *names: str) -> Path:
@@ -36,16 +33,27 @@ def find(root: Path, *names: str) -> Path:
     )
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, key: str = "") -> Any:
+    """The content of a JSON file, or the list that it has under `key`.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: it is damaged, or has no such list.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch it again.") from error
+    if not key:
+        return content
+    its = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(its, list):
+        raise ValueError(f"{path} has no list of {key}; fetch it again.")
+    return its
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, blank ones included."""
+    return path.read_text("utf-8", "replace").split("\n")
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -72,10 +80,33 @@ def read_plain_pickle(path: Path) -> Any:
         ) from error
 
 
-def read_table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
-    """Rows of a table with a header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter=delimiter))
+def read_table(
+    path: Path, columns: Sequence[str], delimiter: str = ","
+) -> list[dict[str, str]]:
+    """Rows of a table with a header that names the columns, and perhaps more.
+
+    Raises:
+      ValueError: it does not, or the table is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter=delimiter)
+            check_header(path, rows.fieldnames or (), columns, delimiter)
+            return list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table ({error}); fetch it again.") from error
+
+
+def check_header(
+    path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str
+) -> None:
+    """Raises a ValueError if a table's header lacks some of the columns."""
+    if missing := [name for name in columns if name not in found]:
+        raise ValueError(
+            f"{path} begins with {delimiter.join(found)[:60]!r}; expected a header "
+            f"that names the columns {', '.join(columns)} with {delimiter!r} between, "
+            f"and there is no {missing[0]}."
+        )
 
 
 class MediaFolders:
@@ -105,24 +136,32 @@ class MediaFolders:
 
 
 def asked(
-    records: Iterable[Mapping[str, Any]],
+    file: Path,
+    records: Iterable[Any],
     name: str,
     media: Callable[[str], Path],
     id_: str = "id",
+    within: str = "",
 ) -> list[Example]:
     """Records with `question`, `answer` and perhaps `kind`, grouped by their medium.
 
     Args:
+      file: they are of, as in `usable`; so is `within`.
       name: of the medium, made of a record: "video{video_id}".
       media: its file.
       id_: which value is the question's own.
     """
     grouped: dict[str, tuple[QA, ...]] = defaultdict(tuple)
-    for record in records:
+
+    def parse(*parts: Any) -> tuple[str, QA]:
+        record = parts[-1]
+        question, answers = text_of(record, "question"), (text_of(record, "answer"),)
         own = None if record.get(id_) is None else str(record[id_])
-        answers, kind = (str(record["answer"]),), record.get("kind") or None
-        qa = QA(record["question"], answers, (1.0,), kind, own)
-        grouped[name.format_map(record)] += (qa,)
+        qa = QA(question, answers, (1.0,), record.get("kind") or None, own)
+        return name.format_map(record), qa
+
+    for medium, qa in usable(file, records, parse, within=within):
+        grouped[medium] += (qa,)
     return [Example(n, media(n), questions=qas) for n, qas in grouped.items()]
 
 
@@ -130,125 +169,28 @@ def questions_of(
     manual: Path, name: str, media: Callable[[str], Path]
 ) -> dict[str, list[Example]]:
     """The splits of MSRVTT-QA and MSVD-QA, whose files look alike; see `asked`."""
-    return {
-        split: asked(read_json(find(manual, f"{short}_qa.json")), name, media)
-        for split, short in QA_FILES.items()
-    }
+    files = {s: find(manual, f"{short}_qa.json") for s, short in QA_FILES.items()}
+    return {s: asked(file, read_json(file), name, media) for s, file in files.items()}
 
 
-def table_split(
-    path: Path,
-    parse: Callable[[dict[str, str]], Example | None],
-    delimiter: str,
-    columns: Sequence[str],
-    has_header: bool,
-    shard_size: int,
-) -> Split:
-    """The split of a table too large to hold: shards are stretches of its bytes.
+def karpathy_splits(
+    file: Path, medium: Callable[[Any], tuple[str, Path]]
+) -> dict[str, list[Example]]:
+    """The splits of Karpathy's files for COCO and Flickr30k, which look alike.
 
     Args:
-      parse: a row to an example; None leaves it out.
-      columns: all of a table without a header; those that a header must have.
-
-    Raises:
-      ValueError: the header lacks some of them.
+      medium: id and file of an image.
     """
-    quoted = delimiter == ","
-    with path.open("rb") as file:
-        if has_header:
-            head = file.readline().decode("utf-8-sig")
-            found = next(csv.reader([head], delimiter=delimiter), [])
-            if missing := [name for name in columns if name not in found]:
-                raise ValueError(
-                    f"{path} begins with {head.strip()[:60]!r}; expected a header that "
-                    f"names the columns {', '.join(columns)}, and there is no "
-                    f"{missing[0]}."
-                )
-            columns = found
-        stretches, rows = _stretches(file, shard_size, quoted)
-    read = partial(_read_stretch, path, parse, tuple(columns), delimiter)
-    shards = [partial(read, start, end) for start, end in stretches]
-    return Split(shards, Counts(rows, rows, 0))
+    captions: dict[tuple[str, str, Path], tuple[str, ...]] = defaultdict(tuple)
 
+    def parse(image: Any, sentence: Any) -> tuple[tuple[str, str, Path], str]:
+        split = KARPATHY[one_of(image, "split", KARPATHY)]
+        return (split, *medium(image)), text_of(sentence, "raw")
 
-def _stretches(file, rows_each: int, quoted: bool) -> tuple[list[tuple[int, int]], int]:
-    """Where every `rows_each` rows begin and end; quotes may hold line breaks."""
-    bounds, rows, open_quote = [file.tell()], 0, False
-    for line in iter(file.readline, b""):
-        if quoted and line.count(b'"') % 2:
-            open_quote = not open_quote
-        if not open_quote and line.strip():
-            rows += 1
-            if rows % rows_each == 0:
-                bounds.append(file.tell())
-    if bounds[-1] != file.tell():
-        bounds.append(file.tell())
-    return list(zip(bounds, bounds[1:], strict=False)), rows
-
-
-def _read_stretch(
-    path: Path, parse, columns: Sequence[str], delimiter: str, start: int, end: int
-) -> Iterator[Example]:
-    with path.open("rb") as file:
-        file.seek(start)
-        text = file.read(end - start).decode("utf-8", "replace")
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    lines = io.StringIO(text, newline="")
-    for row in csv.reader(lines, delimiter=delimiter, quoting=quoting):
-        if row:
-            example = parse(dict(zip(columns, row, strict=False)))
-            if example is not None:
-                yield example
-
-
-def tar_split(tars: Sequence[Path]) -> Callable[[int], Split]:
-    """Tar files with `KEY.jpg` (or .mp4, ...) beside `KEY.txt`, each a shard."""
-    split = Split([partial(_read_tar, tar) for tar in tars], Counts(questions=0))
-    return lambda shard_size: split
-
-
-def folder_split(folder: Path, shard_size: int) -> Split:
-    """The split of loose files `KEY.jpg` beside `KEY.txt`, in folders of any depth."""
-    texts = sorted(folder.rglob("*.txt"))
-    shards = [
-        partial(_read_pairs, folder, tuple(texts[start : start + shard_size]))
-        for start in range(0, len(texts), shard_size)
-    ]
-    return Split(shards, Counts(len(texts), len(texts), 0))
-
-
-def _read_pairs(folder: Path, texts: Sequence[Path]) -> Iterator[Example]:
-    for text in texts:
-        files = (text.with_suffix(suffix) for suffix in SUFFIXES)
-        media = next((f for f in files if f.exists()), text.with_suffix(SUFFIXES[0]))
-        key = text.relative_to(folder).with_suffix("").as_posix()
-        if caption := text.read_text("utf-8", "replace").strip():
-            yield Example(key, media, (caption,))
-
-
-def _read_tar(path: Path) -> Iterator[Example]:
-    """Pairs of a tar file, whose members of one key follow on each other."""
-    key, media, caption = "", None, ""
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            name = PurePosixPath(member.name)
-            if (own := str(name.with_suffix(""))) != key:
-                yield from _pair(path, key, media, caption)
-                key, media, caption = own, None, ""
-            content = tar.extractfile(member)
-            if content is None:
-                continue
-            if name.suffix == ".txt":
-                caption = content.read().decode("utf-8", "replace").strip()
-            elif name.suffix.lower() in SUFFIXES:
-                media = StoredFile(name.name, content.read())
-    yield from _pair(path, key, media, caption)
-
-
-def _pair(
-    tar: Path, key: str, media: MediaFile | None, caption: str
-) -> Iterator[Example]:
-    if media is not None and caption:
-        yield Example(f"{tar.stem}/{key}", media, (caption,))
+    images = read_json(file, "images")
+    for key, caption in usable(file, images, parse, "image", within="sentences"):
+        captions[key] += (caption,)
+    splits: dict[str, list[Example]] = defaultdict(list)
+    for (split, id_, path), its in captions.items():
+        splits[split].append(Example(id_, path, its))
+    return splits

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import MAX_BAD_SHARE, one_of, text_of
 from mplug2_jax.data.builders.reading import find
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.sources import parsed_lines
@@ -24,7 +25,7 @@ def _splits(manual: Path) -> dict[str, list[Example]]:
 def _examples(path: Path, folder: Path) -> list[Example]:
     """One for each image, with all sentences about it."""
     labels: dict[str, tuple[Label, ...]] = defaultdict(tuple)
-    for image, label in parsed_lines(path, _line):
+    for image, label in parsed_lines(path, _line, MAX_BAD_SHARE):
         labels[image] += (label,)
     return [
         Example(image, folder / f"{image}.jpg", labels=its)
@@ -34,13 +35,9 @@ def _examples(path: Path, folder: Path) -> list[Example]:
 
 def _line(record: dict[str, Any]) -> tuple[str, Label]:
     # The files spell Flickr so; some have the extension, too.
-    image = str(record.get("Flikr30kID", "")).removesuffix(".jpg")
-    text, label = str(record.get("sentence2", "")).strip(), record.get("gold_label")
-    if not (image and text):
-        raise ValueError("expected Flikr30kID and sentence2, which are not empty")
-    if label not in CLASSES:
-        raise ValueError(f"gold_label is {label!r}; expected one of {CLASSES}")
-    return image, Label(label, text, record.get("pairID"))
+    image = text_of(record, "Flikr30kID").removesuffix(".jpg")
+    label = one_of(record, "gold_label", CLASSES)
+    return image, Label(label, text_of(record, "sentence2"), record.get("pairID"))
 
 
 # Images and sentences of all classes: github.com/necla-ml/SNLI-VE, README.md.

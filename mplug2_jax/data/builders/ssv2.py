@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
+from mplug2_jax.data.builders.entries import text_of, usable
+from mplug2_jax.data.builders.reading import (
+    MediaFolders,
+    find,
+    read_json,
+    read_lines,
+)
 from mplug2_jax.data.examples import Example, Label
 
 FOLDERS = ("20bn-something-something-v2", "videos", ".")
@@ -21,39 +27,39 @@ REPORTED = {"test": Counts(27157)}  # of 220847 videos in all
 
 def _splits(manual: Path) -> dict[str, list[Example]]:
     media = MediaFolders(manual, *FOLDERS, suffixes=(".webm", ".mp4"))
-    classes = set(read_json(_labels(manual, "labels.json")))
-    splits = {
-        split: [
-            _example(record["id"], _sentence(record), classes, media)
-            for record in read_json(_labels(manual, f"{split}.json"))
-        ]
-        for split in ("train", "validation")
-    }
+    labels = _labels(manual, "labels.json")
+    classes = set(usable(labels, read_json(labels), str))
+
+    def clip(id_: str, name: str) -> Example:
+        if name not in classes:
+            raise ValueError(f"the class {name!r} is not one of labels.json")
+        return Example(id_, media(id_), labels=(Label(name),))
+
+    def annotated(record: Any) -> Example:
+        """Putting [something] on [something] as the class is called."""
+        name = text_of(record, "template").replace("[", "").replace("]", "")
+        return clip(text_of(record, "id"), name)
+
+    def answered(line: str) -> Example | None:
+        id_, semicolon, name = line.partition(";")
+        if line.strip() and not semicolon:
+            raise ValueError(f"expected ID;CLASS, found {line[:60]!r}")
+        return clip(id_, name) if line.strip() else None
+
+    splits = {}
+    for split in ("train", "validation"):
+        file = _labels(manual, f"{split}.json")
+        splits[split] = list(usable(file, read_json(file), annotated))
     try:
-        answers = _labels(manual, "test-answers.csv").read_text("utf-8").splitlines()
+        file = _labels(manual, "test-answers.csv")
     except FileNotFoundError:
         return splits
-    rows = [line.split(";", 1) for line in answers if ";" in line]
-    splits["test"] = [_example(id_, name, classes, media) for id_, name in rows]
+    splits["test"] = list(usable(file, read_lines(file), answered, "line"))
     return splits
 
 
 def _labels(manual: Path, name: str) -> Path:
     return find(manual, f"labels/{name}", name)
-
-
-def _sentence(record: dict[str, Any]) -> str:
-    """Putting [something] on [something] as the class is called."""
-    return record["template"].replace("[", "").replace("]", "")
-
-
-def _example(id_: str, name: str, classes: set[str], media: MediaFolders) -> Example:
-    if name not in classes:
-        raise ValueError(
-            f"ssv2: video {id_} has the class {name!r}, which labels.json does not "
-            "name; fetch the annotations again."
-        )
-    return Example(id_, media(id_), labels=(Label(name),))
 
 
 FILES = (

@@ -1,8 +1,11 @@
 """Visual Genome: region descriptions as captions, and questions, of whole images."""
 
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, asked, find, read_json
 from mplug2_jax.data.examples import Example
 
@@ -12,19 +15,21 @@ def _media(manual: Path) -> MediaFolders:
 
 
 def _regions(manual: Path) -> dict[str, list[Example]]:
-    media, examples = _media(manual), []
-    for image in read_json(find(manual, "region_descriptions.json")):
-        phrases = [region["phrase"].strip() for region in image["regions"]]
-        if captions := tuple(dict.fromkeys(filter(None, phrases))):
-            name = str(image["id"])
-            examples.append(Example(name, media(name), captions))
-    return {"train": examples}
+    file, media = find(manual, "region_descriptions.json"), _media(manual)
+    described: dict[str, dict[str, None]] = defaultdict(dict)  # each phrase once
+    for image, phrase in usable(file, read_json(file), _region, within="regions"):
+        described[image][phrase] = None
+    return {"train": [Example(n, media(n), tuple(its)) for n, its in described.items()]}
+
+
+def _region(image: Any, region: Any) -> tuple[str, str]:
+    return text_of(image, "id"), text_of(region, "phrase")
 
 
 def _qa(manual: Path) -> dict[str, list[Example]]:
-    images = read_json(find(manual, "question_answers.json"))
-    records = (qa for image in images for qa in image["qas"])
-    return {"train": asked(records, "{image_id}", _media(manual), "qa_id")}
+    file, name = find(manual, "question_answers.json"), "{image_id}"
+    images = read_json(file)
+    return {"train": asked(file, images, name, _media(manual), "qa_id", within="qas")}
 
 
 FOLDERS = "VG_100K/, VG_100K_2/"

@@ -1,11 +1,11 @@
 """VQA v2: questions about COCO's images, each answered by ten people."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
+from mplug2_jax.data.builders.entries import by_id, text_of, usable
 from mplug2_jax.data.builders.reading import find, read_json
 from mplug2_jax.data.examples import QA, Example
 
@@ -26,50 +26,43 @@ def _splits(manual: Path) -> dict[str, list[Example]]:
         questions = f"v2_OpenEnded_mscoco_{name}_questions.json"
         if split in OPTIONAL and not (manual / questions).exists():
             continue
-        asked = read_json(find(manual, questions))["questions"]
-        votes = {} if split in UNANSWERED else _votes(manual, name)
-        found[split] = list(_examples(asked, votes, manual / images))
+        votes = None if split in UNANSWERED else _votes(manual, name)
+        found[split] = _examples(find(manual, questions), votes, manual / images)
     return found
 
 
-def _votes(manual: Path, name: str) -> dict[int, Any]:
+def _votes(manual: Path, name: str) -> dict[str, Any]:
     """Annotations by their question's id."""
-    answered = read_json(find(manual, f"v2_mscoco_{name}_annotations.json"))
-    return {its["question_id"]: its for its in answered["annotations"]}
+    file = find(manual, f"v2_mscoco_{name}_annotations.json")
+    return by_id(file, read_json(file, "annotations"), "question_id")
 
 
-def _examples(
-    asked: list[dict[str, Any]], votes: dict[int, Any], folder: Path
-) -> Iterator[Example]:
+def _examples(file: Path, votes: dict[str, Any] | None, folder: Path) -> list[Example]:
     """One for each image, in the order of the questions."""
-    by_image: dict[int, list[QA]] = defaultdict(list)
-    for question in asked:
-        id_ = question["question_id"]
-        if votes and id_ not in votes:
-            raise ValueError(
-                f"Question {id_} of VQA v2 has no annotation; fetch questions and "
-                "annotations of one release."
-            )
-        by_image[question["image_id"]].append(_qa(question, votes.get(id_)))
-    for image, questions in by_image.items():
-        file = folder / f"COCO_{folder.name}_{image:012d}.jpg"
-        yield Example(str(image), file, questions=tuple(questions))
+
+    def parse(question: Any) -> tuple[tuple[str, Path], QA]:
+        image = text_of(question, "image_id")
+        path = folder / f"COCO_{folder.name}_{image:0>12}.jpg"
+        return (image, path), _qa(question, votes)
+
+    by_image: dict[tuple[str, Path], tuple[QA, ...]] = defaultdict(tuple)
+    for image, qa in usable(file, read_json(file, "questions"), parse, "question"):
+        by_image[image] += (qa,)
+    return [Example(*image, questions=qas) for image, qas in by_image.items()]
 
 
-def _qa(question: dict[str, Any], annotation: dict[str, Any] | None) -> QA:
-    id_ = str(question["question_id"])
-    if annotation is None:
-        return QA(question["question"], (), (), id=id_)
-    said = Counter(its["answer"] for its in annotation["answers"]).most_common()
-    people = sum(count for _, count in said)
-    return QA(
-        question["question"],
-        tuple(answer for answer, _ in said),
-        tuple(count / people for _, count in said),
-        annotation["answer_type"],
-        id_,
-        people,
-    )
+def _qa(question: Any, votes: dict[str, Any] | None) -> QA:
+    text, id_ = text_of(question, "question"), text_of(question, "question_id")
+    if votes is None:
+        return QA(text, (), (), id=id_)
+    if id_ not in votes:
+        raise ValueError(
+            f"{id_} has no annotation; fetch questions and annotations of one release"
+        )
+    answers, kind = votes[id_]["answers"], votes[id_]["answer_type"]
+    said = Counter(its["answer"] for its in answers).most_common()
+    weights = tuple(count / len(answers) for _, count in said)
+    return QA(text, tuple(its for its, _ in said), weights, kind, id_, len(answers))
 
 
 # visualqa.org/download; test-dev: huggingface.co/datasets/HuggingFaceM4/VQAv2.

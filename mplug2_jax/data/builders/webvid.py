@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
-from mplug2_jax.data.builders.reading import find, table_split, tar_split
+from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.reading import find
+from mplug2_jax.data.builders.shards import table_split, tar_split
 from mplug2_jax.data.examples import Example
 
 
@@ -25,13 +27,11 @@ def _splits(size: str, manual: Path) -> dict[str, Content]:
     return splits
 
 
-def _row(videos: Path, row: dict[str, str]) -> Example | None:
+def _row(videos: Path, row: dict[str, str]) -> Example:
     """A row: videoid, contentUrl, duration, page_dir, name."""
-    number, caption = row.get("videoid", ""), row.get("name", "").strip()
-    if not number or not caption:
-        return None
+    number = text_of(row, "videoid")
     path = videos / row.get("page_dir", "") / f"{number}.mp4"
-    return Example(number, path, (caption,))
+    return Example(number, path, (text_of(row, "name"),))
 
 
 def _dataset(size: str) -> Dataset:
