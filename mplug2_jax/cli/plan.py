@@ -8,7 +8,8 @@ Compiles the real training step for a TPU slice (v4, v5e, v5p, v6e; `2xv5e:16x16
 two slices) with libtpu, which needs no TPU: pip install -e '.[plan]'. Prints per
 device the memory, the arithmetic, what crosses links, and the step's roofline. For
 GPUs (a100:N, h100:N, h200:N) memory and traffic are estimates from the step compiled
-for simulated CPU devices. Exit status 2 if a plan does not fit, with advice.
+for simulated CPU devices. Exit status 2 if a plan does not fit, with advice. Data,
+vocabulary and checkpoint may be elsewhere (docs/pods.md).
 """
 
 import argparse

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.planning.stand_ins import declared
 from mplug2_jax.tasks import CLASSIFICATION
 from mplug2_jax.training.config import (
     GROUNDING,
@@ -32,6 +33,15 @@ class Share:
     batch: MultimodalBatch
     rows: int
     weight: float
+
+    @property
+    def kind(self) -> str:
+        """The name, with the frames or images of a row where there are several."""
+        frames = self.batch.frames
+        if frames is None or frames.shape[1] == 1:
+            return self.name
+        count = frames.shape[1]
+        return f"video, {count} frames" if self.batch.is_video else f"{count} images"
 
 
 def batches(config: RunConfig) -> list[Share]:
@@ -70,11 +80,18 @@ def _of_task(config: RunConfig) -> tuple[str, MultimodalBatch]:
         texts = _texts(config)
     if task == TEXTS:
         return "text", MultimodalBatch(**texts, is_video=False)
-    image = task in (GROUNDING, "image_classification") or media > 1
+    image = media > 1 or _of_images(config)
     frames = _frames(config, rows, media if image else inputs.num_frames)
     texts["media_id"] = _array((rows,), np.int32)
     its = MultimodalBatch(frames, **texts, is_video=not image)
     return "image" if image else "video", its
+
+
+def _of_images(config: RunConfig) -> bool:
+    """Whether the media are still images, as far as the configuration tells."""
+    if known := declared(config.train.path):
+        return known.kind == "image"
+    return config.task in (GROUNDING, "image_classification")
 
 
 def _texts(config: RunConfig) -> dict[str, Any]:

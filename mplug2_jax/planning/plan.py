@@ -14,18 +14,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.planning.batches import Share, batches
 from mplug2_jax.planning.chips import GIB
 from mplug2_jax.planning.hlo import Program
+from mplug2_jax.planning.stand_ins import planned_task
 from mplug2_jax.planning.topology import Topology
 from mplug2_jax.planning.traffic import Traffic, traffic
 from mplug2_jax.sharding.mesh import MeshConfig, make_mesh
 from mplug2_jax.sharding.partition import batch_sharding, check_batch
-from mplug2_jax.tasks import TASKS
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.tasks.pretraining import Pretraining
 from mplug2_jax.training.config import RunConfig
-from mplug2_jax.training.flops import step_flops
+from mplug2_jax.training.flops import model_flops, step_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import abstract_state, make_step
 
@@ -59,17 +59,21 @@ class Plan:
     """What a step with one kind of batch takes, per device.
 
     Attributes:
+      model: with the shapes of the checkpoint that the run starts from, if it is here.
       flops: of matrix products, recomputation included, if they divide evenly.
+      model_flops: those of them that count in an MFU (`model_flops`).
       traffic: None where the program did not fit and so was not made.
       refusal: the compiler's words in that case.
       seconds_to_compile: on this machine.
     """
 
+    model: MPlug2Config
     share: Share
     topology: Topology
     mesh: dict[str, int]
     memory: Memory
     flops: float
+    model_flops: float
     traffic: Traffic | None
     refusal: str
     seconds_to_compile: float
@@ -106,6 +110,11 @@ class Plan:
     def bound(self) -> str:
         return max(self.terms, key=self.terms.__getitem__)
 
+    @property
+    def utilisation(self) -> float:
+        """MFU of a step that takes no longer than the roofline."""
+        return self.model_flops / self.topology.chip.flops / self.seconds
+
 
 def plan(
     config: RunConfig, topology: Topology, mesh_config: MeshConfig | None = None
@@ -122,19 +131,12 @@ def plan(
     if wanted.slices == 1 and topology.slices > 1:
         wanted = dataclasses.replace(wanted, slices=topology.slices)
     mesh = make_mesh(wanted, topology.devices())
-    task = _task(config, mesh)
+    task = planned_task(config, mesh)
+    config = dataclasses.replace(config, model=task.config)
     shares = batches(config)
     for share in shares:
         check_batch(share.rows, mesh, config.accumulation)
     return [_plan(config, task, share, topology, mesh) for share in shares]
-
-
-def _task(config: RunConfig, mesh: Mesh) -> Task:
-    """The run's task; the prompt's length changes no shape."""
-    if config.task == "pretraining":
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        return Pretraining(config.model, config.objectives, shards)
-    return TASKS[config.task](config.model)
 
 
 def _plan(
@@ -154,7 +156,8 @@ def _plan(
         **options,
     )
     arguments = (state, batch, key)
-    flops = step_flops(step, *arguments) / mesh.size
+    flops = step_flops(step, *arguments)
+    useful = model_flops(task, optimizer, config.distillation, batch, mesh)
     start = time.monotonic()
     compiled, refusal = _compile(step, arguments)
     memory = _memory(state, batch, topology, compiled, refusal)
@@ -162,11 +165,13 @@ def _plan(
     if compiled is not None:
         moved = traffic(Program(compiled.as_text()), topology.slice_size)
     return Plan(
+        task.config,
         share,
         topology,
         {name: int(size) for name, size in mesh.shape.items()},
         memory,
-        flops,
+        flops / mesh.size,
+        useful / mesh.size,
         moved,
         refusal,
         time.monotonic() - start,

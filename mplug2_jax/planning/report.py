@@ -3,15 +3,17 @@
 import math
 from typing import Any
 
-from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.models.config import PRESETS, MPlug2Config, preset
 from mplug2_jax.planning.chips import GIB
 from mplug2_jax.planning.plan import Plan
+from mplug2_jax.planning.topology import Topology
 from mplug2_jax.training.config import RunConfig
 
 HEADER = (
-    "| configuration | batch | devices | mesh d x f x t | rows/device | "
-    "state GiB | activations GiB | total GiB | step s | bound by | MFU at most |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| configuration | size | batch | chips | mesh data x fsdp x tensor | "
+    "rows per device | state GiB | activations GiB | total GiB | "
+    "no step faster than, ms | bound by | MFU at most |\n"
+    f"|{12 * '---|'}"
 )
 
 
@@ -20,7 +22,7 @@ def describe(plan: Plan) -> str:
     memory, chip = plan.memory, plan.topology.chip
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     lines = [
-        f"{plan.share.name}: {plan.share.rows} rows, {_rows(plan)} at a time per device"
+        f"{plan.share.kind}: {plan.share.rows} rows, {_rows(plan)} at a time per device"
         f" (accumulation {plan.accumulation})",
         f"  memory per device, GiB{'' if chip.is_tpu else ' (estimate, see below)'}",
         *(
@@ -54,10 +56,12 @@ def describe(plan: Plan) -> str:
             )
     terms = ", ".join(f"{name} {1e3 * s:.1f}" for name, s in plan.terms.items())
     lines.append(f"  roofline, ms    {terms}")
-    lines.append(
-        f"  step >= {1e3 * plan.seconds:.1f} ms, bound by {plan.bound}; "
-        f"compiled in {plan.seconds_to_compile:.0f} s"
-    )
+    least = f"  step >= {1e3 * plan.seconds:.1f} ms"
+    if plan.traffic is None:
+        least += ", the arithmetic alone"
+    else:
+        least += f", bound by {plan.bound}, MFU at most {_percent(plan.utilisation)}"
+    lines.append(f"{least}; compiled in {plan.seconds_to_compile:.0f} s")
     return "\n".join(lines)
 
 
@@ -84,32 +88,56 @@ def notes(plans: list[Plan]) -> str:
 
 def table_row(name: str, plan: Plan) -> str:
     """The plan as a row below `HEADER`."""
-    memory, mesh = plan.memory, plan.mesh
-    slices = f"{plan.topology.slices}x" if plan.topology.slices > 1 else ""
-    shape = "x".join(map(str, plan.topology.shape))
-    fits = "" if plan.fits else " (too much)"
-    efficiency = plan.terms["compute"] / plan.seconds
+    memory, made = plan.memory, plan.traffic is not None
+    fits = "" if plan.fits else ": DOES NOT FIT"
     cells = (
         name,
-        plan.share.name,
-        f"{slices}{plan.topology.chip.name}:{shape}",
-        "x".join(str(mesh[axis]) for axis in ("data", "fsdp", "tensor")),
+        size_of(plan.model),
+        plan.share.kind,
+        _chips(plan.topology),
+        "x".join(str(plan.mesh[axis]) for axis in ("data", "fsdp", "tensor")),
         _rows(plan),
         _gib(memory.state),
         _gib(memory.temporary),
         f"{_gib(memory.total)} of {memory.limit / GIB:.0f}{fits}",
-        f"{plan.seconds:.3f}" if plan.traffic else f">= {plan.seconds:.3f}",
-        plan.bound,
-        f"{100 * efficiency:.0f} %" if plan.traffic else "-",
+        f"{1e3 * plan.seconds:.1f}",
+        plan.bound if made else "-",
+        _percent(plan.utilisation) if made else "-",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def size_of(model: MPlug2Config) -> str:
+    """The preset that a model has the shapes of, else its widths and layers."""
+
+    def shape(model: MPlug2Config) -> tuple[int, ...]:
+        vision, text = model.vision, model.text
+        stacks = (vision, text, model.universal, model.fusion, model.decoder)
+        layers = tuple(stack.num_layers for stack in stacks)
+        return (vision.width, vision.patch_size, text.width, *layers)
+
+    for name in PRESETS:
+        if shape(preset(name)) == shape(model):
+            return name
+    sizes = {"vision": model.vision, "text": model.text}
+    return ", ".join(f"{k} {its.width} x {its.num_layers}" for k, its in sizes.items())
+
+
+def _chips(topology: Topology) -> str:
+    """Such as `256 x v5e (16x16)`."""
+    chips = f"{topology.size} x {topology.chip.name}"
+    if not topology.chip.is_tpu:
+        return chips
+    slices = f"{topology.slices} slices of " if topology.slices > 1 else ""
+    return f"{chips} ({slices}{'x'.join(map(str, topology.shape))})"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan's numbers: bytes, FLOPs and seconds of one device."""
     traffic, memory = plan.traffic, plan.memory
     return {
-        "batch": plan.share.name,
+        "size": size_of(plan.model),
+        "batch": plan.share.kind,
         "rows": plan.share.rows,
         "chip": plan.topology.chip.name,
         "devices": plan.topology.size,
@@ -117,12 +145,14 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "memory": vars(memory) | {"total": memory.total},
         "flops": plan.flops,
+        "model_flops": plan.model_flops,
         "memory_traffic": traffic and traffic.memory,
         "collectives": traffic and dict(traffic.collectives),
         "between_slices": traffic and traffic.far,
         "seconds": plan.terms,
         "step_seconds": plan.seconds,
         "bound": plan.bound,
+        "mfu_at_most": plan.utilisation,
         "refusal": plan.refusal,
         "estimate": not plan.topology.chip.is_tpu,
     }
@@ -177,3 +207,7 @@ def _gib(size: float) -> str:
 
 def _rows(plan: Plan) -> str:
     return f"{plan.rows_per_device:g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -3,7 +3,7 @@
 libtpu lets a collective run beside other work: one fusion begins it, a share of it is
 fused with each of several operations, in loops as well, another one ends it. All of
 these name it, its operand and its result, but its bytes move once: they are counted
-where it begins.
+where it begins. Between slices it is the hosts that exchange what chips send to them.
 """
 
 import dataclasses
@@ -80,7 +80,8 @@ def _collectives(
 ) -> Iterator[tuple[str, Instruction, Table]]:
     """The instruction if it is one, or those that begin within a fusion."""
     if instruction.op != "fusion":
-        if (kind := instruction.op.removesuffix("-start")) in COLLECTIVES:
+        kind = _by_hosts(instruction) or instruction.op.removesuffix("-start")
+        if kind in COLLECTIVES:
             yield kind, instruction, table
         return
     called = instruction.called[0]
@@ -89,6 +90,18 @@ def _collectives(
         if inner.op in COLLECTIVES and not _continues(inner, instruction):
             scattered = called.startswith("all-reduce-scatter")  # keeps its part only
             yield "reduce-scatter" if scattered else inner.op, inner, inside
+
+
+def _by_hosts(instruction: Instruction) -> str:
+    """The kind of collective that hosts run on what is sent to them; "" if it is none.
+
+    Kinds of other names count as sent once.
+    """
+    found = re.search(r'megascale_transfer_type="(\w+)"', instruction.attributes)
+    if instruction.op != "send" or found is None:
+        return ""
+    kind = found[1].lower().replace("_", "-")
+    return kind if kind in COLLECTIVES else "collective-permute"
 
 
 def _continues(inner: Instruction, fusion: Instruction) -> bool:
@@ -112,7 +125,7 @@ def _moved(program: Program, instruction: Instruction, table: Table) -> float:
         return 2 * reads[1]
     if op.endswith("slice-start"):  # the result names the operands again
         return size(instruction.result, True) - sum(size(n, True) for n in named)
-    if op.endswith("-start") and instruction.result.startswith("("):
+    if (op.endswith("-start") or op == "send") and instruction.result.startswith("("):
         return writes
     return sum(reads) + writes
 
@@ -188,6 +201,9 @@ def _sent(
     """Bytes that a device sends, with ring algorithms, and whether far away."""
     operands = [table[o].result for o in instruction.operands if o in table]
     whole = sum(size(shape, True) for shape in operands)
+    slices = re.search(r'megascale_target="\{([\d,:]+)\}', instruction.attributes)
+    if slices and op == "collective-permute":
+        return whole, True
     if op == "collective-permute":
         pairs = re.search(
             r"source_target_pairs=\{(.*?)\}\}?,? ", instruction.attributes
@@ -198,9 +214,10 @@ def _sent(
             for a, b in zip(members[::2], members[1::2], strict=False)
         )
         return whole, far
-    group = _first_group(instruction.attributes)
-    others = len(group) - 1
-    far = slice_size is not None and len({m // slice_size for m in group}) > 1
+    group = _range(slices[1]) if slices else _first_group(instruction.attributes)
+    others, far = len(group) - 1, slices is not None
+    if slice_size is not None:
+        far = far or len({m // slice_size for m in group}) > 1
     if op == "all-gather":
         return whole * others, far
     factor = {"all-reduce": 2.0}.get(op, 1.0)
@@ -234,6 +251,12 @@ def _first_group(attributes: str) -> list[int]:
 def _grid(shape: list[int], order: list[int]) -> np.ndarray:
     grid = np.arange(math.prod(shape)).reshape(shape)
     return grid.transpose(order) if order else grid
+
+
+def _range(text: str) -> list[int]:
+    """Of `1,2` or `1:4`, both ends included."""
+    ends = [part.partition(":") for part in text.split(",")]
+    return [n for a, _, b in ends for n in range(int(a), int(b or a) + 1)]
 
 
 def _numbers(text: str) -> list[int]:

@@ -6,18 +6,48 @@ traced program is walked instead, before any device or sharding is involved: mat
 products and convolutions, loops times their length. Everything else is small.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+from mplug2_jax.tasks.base import Task
+from mplug2_jax.training.optimizer import Optimizer
+from mplug2_jax.training.step import DistillationConfig, abstract_state, make_step
+from mplug2_jax.types import MultimodalBatch
+
+
+def model_flops(
+    task: Task,
+    optimizer: Optimizer,
+    distillation: DistillationConfig,
+    batch: MultimodalBatch,
+    mesh: Mesh | None = None,
+) -> float:
+    """FLOPs of a step over all devices, whose share of their peak is the MFU.
+
+    Of a step on the whole batch at once that keeps every block's activations: what
+    `numerics.remat` and accumulation compute again is no use.
+
+    Args:
+      batch: arrays or their shapes.
+      mesh: of the devices that the step is for; None: this process's.
+    """
+    model = task.config.replace(numerics={"remat": "none"})
+    made_of = dataclasses.replace(task, config=model), optimizer, distillation
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch)
+    state, key = abstract_state(*made_of), jax.eval_shape(jax.random.key, 0)
+    return step_flops(make_step(*made_of, mesh=mesh), state, shapes, key)
 
 
 def step_flops(function: Callable[..., Any], *args: Any) -> float:
     """FLOPs of `function`, traced on arrays or their shapes, over all devices.
 
     A multiplication and an addition count as two. What a backward pass recomputes is
-    counted too: trace a model that recomputes nothing for model FLOPs.
+    counted too; `model_flops` leaves it out.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -15,6 +15,7 @@ from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.data.tokenizers import open_tokenizer
 from mplug2_jax.models.config import preset
 from mplug2_jax.planning.batches import batches
+from mplug2_jax.planning.stand_ins import planned_task
 from mplug2_jax.sharding.mesh import make_mesh
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.config import INSTRUCTED, RunConfig
@@ -25,6 +26,7 @@ BATCH = BatchConfig(
     *(3, 1, 2, 2, 2), crop_scale=None, flip=False, randaugment=None, threads=1
 )
 IMAGES = ("grounding", "image_classification", "pair_classification")
+VOCAB = "configs/shapes_words.txt"
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +68,16 @@ def config_of(task: str, folder) -> RunConfig:
     its: dict = {"train": source}
     if task == "pretraining":
         its = {"mixture": (PartConfig("clips", data=source, batch=BATCH),), "steps": 1}
-    return RunConfig(task, model, inputs=inputs, batch=BATCH, **its)
+    return RunConfig(task, model, vocab=VOCAB, inputs=inputs, batch=BATCH, **its)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_planned_batches_are_the_pipeline_s(task, folder):
+def test_planned_task_and_batches_are_training_s(task, folder):
     config = config_of(task, folder)
-    tokenizer, mesh = open_tokenizer("configs/shapes_words.txt"), make_mesh()
-    source = Source(config, make_task(config, tokenizer, mesh), tokenizer, mesh)
+    tokenizer, mesh = open_tokenizer(VOCAB), make_mesh()
+    trained = make_task(config, tokenizer, mesh)
+    assert planned_task(config, mesh) == trained
+    source = Source(config, trained, tokenizer, mesh)
     _, made = next(iter(source))
     source.batches.close()
     (share,) = batches(config)

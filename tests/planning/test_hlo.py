@@ -141,6 +141,20 @@ ENTRY %main (w.0: bf16[16,64], x.0: bf16[8,64], g.0: f32[64,64]) -> (bf16[64,64]
 """  # noqa: E501
 
 
+# Two slices: summed within each, then handed to the hosts, which sum over the slices.
+SLICES = """HloModule jit_h, is_scheduled=true, num_partitions=8
+
+ENTRY %main (x: f32[8,128]) -> (f32[8,128], token[]) {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %go = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="sum_0"}
+  %send = (f32[8,128]{1,0:T(8,128)}, u32[], token[]) send(%x, %go), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_reduce_operation="SUM",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[8,128]{1,0:T(8,128)}, u32[], token[]) recv(%go), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), channel_id=3, is_host_transfer=true
+  ROOT %sum = (f32[8,128]{1,0:T(8,128)}, token[]) recv-done(%recv), channel_id=2, is_host_transfer=true
+}
+"""  # noqa: E501
+
+
 def test_tpu_program():
     counted = traffic(Program(TPU), slice_size=8)
     assert counted.unknown_loops == 0
@@ -166,6 +180,24 @@ def test_groups_across_slices_are_told_apart():
     counted = traffic(program, slice_size=4)
     assert counted.far == counted.collectives["all-reduce"] > 0
     assert traffic(program, slice_size=8).far == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "slices", "share"),
+    [
+        ("ALL_REDUCE", "1,2", 2 * 1 / 2),
+        ("ALL_REDUCE", "1:4", 2 * 3 / 4),
+        ("ALL_GATHER", "1,2,3", 2),
+        ("ANY_OTHER", "1,2", 1),
+    ],
+)
+def test_what_hosts_exchange_crosses_slices(kind, slices, share):
+    program = SLICES.replace("ALL_REDUCE", kind).replace("{1,2}", f"{{{slices}}}")
+    counted = traffic(Program(program), slice_size=4)
+    sent = 8 * 128 * 4
+    assert counted.far == sum(counted.collectives.values()) == share * sent
+    assert sum(counted.counts.values()) == 1
+    assert counted.memory == pytest.approx(2 * sent, abs=16)  # read, and written
 
 
 def test_loop_of_unknown_length_is_reported():

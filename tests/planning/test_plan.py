@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,21 +10,16 @@ from pathlib import Path
 import pytest
 
 from mplug2_jax.cli.main import main
-from mplug2_jax.data.opening import DataConfig
-from mplug2_jax.models.config import preset
-from mplug2_jax.planning.batches import batches
 from mplug2_jax.planning.chips import CHIPS, GIB, of_device
-from mplug2_jax.planning.plan import Memory, Plan
-from mplug2_jax.planning.report import advice
 from mplug2_jax.planning.topology import Topology
-from mplug2_jax.training.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
+CONFIG = f"""
 from mplug2_jax.training.config import default_config
 
 def get_config():
     config = default_config("captioning", "tiny")
+    config.vocab = "{ROOT}/configs/shapes_words.txt"
     config.train.path = "none.jsonl"
     config.inputs.num_frames = 4
     config.batch.batch_size = 32
@@ -32,19 +28,52 @@ def get_config():
         part.num_layers = 1  # every layer is seconds of compiling
     return config
 """
+# As little as a step can be: one layer of a text encoder.
+LEAST = f"""
+from mplug2_jax.training.config import default_config
+
+def get_config():
+    config = default_config("text_classification", "tiny")
+    config.vocab = "{ROOT}/configs/shapes_words.txt"
+    config.train.path = "none.jsonl"
+    config.inputs.classes = ("follows", "does not")
+    config.inputs.text_length = 16
+    config.batch.batch_size = 8
+    config.model.text.num_layers = 1
+    config.model.universal.num_layers = 0
+    config.mesh.fsdp = 4
+    return config
+"""
+# The command in each of its forms, of plans that are made once.
+ALL_FORMS = """
+import sys
+from mplug2_jax.planning.topology import Topology
+Topology.parse("v5e:2x2").prepare()
+from mplug2_jax.cli.main import main
+from mplug2_jax.planning import plan as planning
+
+make, made = planning.plan, []
+
+def once(*arguments):
+    made[:] = made or make(*arguments)
+    return made
+
+planning.plan = once
+for form in (["--json"], ["--table"], []):
+    assert main(["plan", *sys.argv[1:], *form]) == 0
+"""
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     """Runs `mplug2 plan` as a command of its own, as libtpu wants it."""
-    config = tmp_path_factory.mktemp("plan") / "small.py"
-    config.write_text(CONFIG)
+    folder = tmp_path_factory.mktemp("plan")
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH')}"}
 
-    def run(*arguments):
+    def run(*arguments, config=CONFIG, command=("-m", "mplug2_jax", "plan")):
+        (folder / "small.py").write_text(config)
         return subprocess.run(
-            [sys.executable, "-m", "mplug2_jax", "plan", f"--config={config}"]
-            + list(arguments),
+            [sys.executable, *command, f"--config={folder / 'small.py'}", *arguments],
             env=environment,
             capture_output=True,
             text=True,
@@ -93,29 +122,6 @@ def test_chips_are_recognised_by_their_longest_name():
     assert of_device(Device()) is None
 
 
-def test_advice_divides_the_state_no_further_than_needed():
-    config = RunConfig("captioning", preset("large"), DataConfig(path="none.jsonl"))
-    state = {"params": 4 * GIB, "optimizer": 8 * GIB, "extra": 4 * GIB}
-    memory = Memory(**state, batch=0, temporary=2 * GIB, program=0, limit=16 * GIB)
-    found = advice(
-        config,
-        Plan(
-            share=batches(config)[0],
-            topology=Topology.parse("v5e:4x4"),
-            mesh={"data": 16, "fsdp": 1, "tensor": 1},
-            memory=memory,
-            flops=1.0,
-            traffic=None,
-            refusal="",
-            seconds_to_compile=0.0,
-            accumulation=1,
-        ),
-    )
-    assert found[0].startswith("--config.model.numerics.dtype=bfloat16")
-    assert "--mesh data=4,fsdp=4 (state divided further: 12.000 GiB less" in found[2]
-    assert found[-1] == "more devices than 16"
-
-
 @pytest.fixture(scope="module")
 def estimate(plan):
     """Of the whole step, on one simulated GPU: no TPU's program is compiled for it."""
@@ -127,9 +133,10 @@ def estimate(plan):
 @pytest.mark.slow
 def test_step_is_planned_for_a_tpu_slice(plan, estimate):
     """Divided four ways, state and arithmetic per chip are a quarter."""
-    done = plan("--topology", "v5e:2x2", "--mesh", "fsdp=4", "--json")
+    done = plan("--topology", "v5e:2x2", "--mesh", "fsdp=4", command=("-c", ALL_FORMS))
     assert done.returncode == 0, done.stderr
-    four = json.loads(done.stdout)
+    as_json, *lines = done.stdout.splitlines()
+    four = json.loads(as_json)
     assert four["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
     assert four["flops"] == pytest.approx(estimate["flops"] / 4)
     whole = estimate["memory"]
@@ -145,6 +152,56 @@ def test_step_is_planned_for_a_tpu_slice(plan, estimate):
     assert four["fits"] and not four["estimate"]
     assert four["memory"]["limit"] == 16 * GIB
     assert four["step_seconds"] == max(four["seconds"].values())
+    check_table(lines[:3], four)
+    check_text("\n".join(lines[3:]), four)
+
+
+def check_table(lines, planned):
+    columns, rule, row = lines
+    assert columns.count("|") == rule.count("|") == row.count("|")
+    total, seconds = planned["memory"]["total"] / GIB, planned["step_seconds"]
+    assert row.startswith(
+        "| small | vision 96 x 1, text 96 x 3 | video, 4 frames | 4 x v5e (2x2) "
+        "| 1x4x1 | 8 | "
+    )
+    assert row.endswith(
+        f" | {total:.3f} of 16 | {1e3 * seconds:.1f} | {planned['bound']} | "
+        f"{100 * planned['mfu_at_most']:.0f} % |"
+    )
+
+
+def check_text(text, planned):
+    assert "on v5e:2x2: 4 devices, mesh data 1 x fsdp 4 x tensor 1" in text
+    assert "video, 4 frames: 32 rows, 8 at a time per device" in text
+    assert "DOES NOT FIT" not in text
+    for name in ("parameters", "optimizer", "activations", "total"):
+        key = {"parameters": "params", "activations": "temporary"}.get(name, name)
+        size = planned["memory"][key] / GIB
+        assert re.search(rf"^    {name} +{size:.3f}$", text, re.MULTILINE)
+    assert re.search(r"^    of +16\.000   fits$", text, re.MULTILINE)
+    assert f"{planned['flops'] / 1e12:.3f} TFLOP per device and step" in text
+    for kind, size in planned["collectives"].items():
+        assert re.search(rf"{kind} +{size / 1e9:.3f} GB sent, \d+ times", text)
+    assert f"ms, bound by {planned['bound']}, MFU at most " in text
+    assert "Memory is what libtpu's compiler allots." in text
+
+
+@pytest.mark.slow
+def test_every_kind_of_tpu_is_compiled_for(plan):
+    """Chips of two cores and of one, in a torus of three axes and of two; two slices.
+
+    Only between slices does anything cross the network.
+    """
+    chips = ("v4:2x2x1", "v5p:2x2x1", "v6e:2x2", "2xv5e:2x2")
+    done = plan("--topology", *chips, "--json", config=LEAST)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [its["chip"] for its in found] == ["v4", "v5p", "v6e", "v5e"]
+    assert [its["devices"] for its in found] == [4, 4, 4, 8]
+    assert [its["memory"]["limit"] / GIB for its in found] == [32, 95, 32, 16]
+    assert all(its["fits"] and its["flops"] > 0 for its in found)
+    assert [its["between_slices"] > 0 for its in found] == [False, False, False, True]
+    assert found[3]["flops"] == pytest.approx(found[0]["flops"] / 2)
 
 
 @pytest.mark.slow

@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.training.flops import step_flops
+from mplug2_jax.tasks import ImageClassification
+from mplug2_jax.training.flops import model_flops, step_flops
+from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
+from mplug2_jax.training.step import DistillationConfig, abstract_state, make_step
+from mplug2_jax.types import MultimodalBatch
 
 X, W = (
     jax.ShapeDtypeStruct((8, 16), "float32"),
@@ -49,3 +53,18 @@ def test_convolutions_count_each_group_by_itself():
         assert (
             step_flops(lambda x, k, g=groups: convolve(x, k, g), x, kernel) == expected
         )
+
+
+def test_a_model_s_flops_are_without_recomputation(small_config):
+    """Of a step that keeps all activations, whatever the run itself does."""
+    frames = jax.ShapeDtypeStruct((4, 1, 24, 24, 3), "uint8")
+    label = jax.ShapeDtypeStruct((4,), "int32")
+    batch = MultimodalBatch(frames, label=label, is_video=False)
+    rest = make_optimizer(OptimizerConfig(), 10), DistillationConfig()
+    counted = {}
+    for remat in ("none", "full"):
+        task = ImageClassification(small_config.replace(numerics={"remat": remat}))
+        state, key = abstract_state(task, *rest), jax.random.key(0)
+        counted[remat] = step_flops(make_step(task, *rest), state, batch, key)
+    assert model_flops(task, *rest, batch) == counted["none"]
+    assert counted["full"] > 1.2 * counted["none"]
