@@ -10,6 +10,13 @@ Published: no citable figure of mPLUG-2. Reproduced: no.
     mplug2 evaluate --checkpoint runs/imagenet --task classification \\
         --annotations data/imagenet2012/5.1.0 --split validation --crops 3
 
+TFDS names the classes by ids of WordNet. To ask a pretrained checkpoint without any
+training, give each its words, a line like n01440764, a tab, tench:
+
+    mplug2 evaluate --checkpoint checkpoints/pretrained \\
+        --task zero_shot_classification --classes imagenet_words.txt \\
+        --annotations data/imagenet2012/5.1.0 --split validation
+
 Source: mPLUG-2's recipe was never released; this is its family's. MAE's ViT-L
 (FINETUNE.md, facebookresearch/mae): 50 epochs, batch 1024, layer-wise decay 0.75,
 weight decay 0.05, drop path 0.2, mixup 0.8; label smoothing 0.1: arXiv 1512.00567. Its

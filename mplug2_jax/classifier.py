@@ -9,6 +9,7 @@ by_prompts.classify("photo.jpg").text
 
 import abc
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -26,6 +27,11 @@ from mplug2_jax.tasks import retrieval
 from mplug2_jax.tasks.classification import log_mean_probabilities, media_scores
 
 TEMPLATES = ("a photo of a {}",)  # CLIP's, arXiv 2103.00020, section 3.1.4
+WORDNET_ID = re.compile(r"n\d{8}")  # what ImageNet calls its classes
+
+
+class WordlessError(ValueError):
+    """Classes have names that say nothing."""
 
 
 class MediaClassifier(abc.ABC):
@@ -159,6 +165,7 @@ class PromptClassifier(MediaClassifier):
       words: what prompts call the classes, if not by their names.
 
     Raises:
+      WordlessError: prompts would call classes by ids of WordNet.
       ValueError: fewer than two classes, a name twice, or a template without {}.
     """
 
@@ -172,8 +179,8 @@ class PromptClassifier(MediaClassifier):
     ):
         super().__init__(retriever.predictor, classes, views)
         self.retriever = retriever
-        _check(self.classes, templates)
         words = words or [name.replace("_", " ") for name in self.classes]
+        _check(self.classes, words, templates)
         self.features = self._features(words, templates)  # K E
 
     def _features(self, words: Sequence[str], templates: Sequence[str]) -> np.ndarray:
@@ -205,11 +212,19 @@ class PromptClassifier(MediaClassifier):
         return out[: len(encoded.indices)]
 
 
-def _check(classes: Sequence[str], templates: Sequence[str]) -> None:
+def _check(
+    classes: Sequence[str], words: Sequence[str], templates: Sequence[str]
+) -> None:
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(
             f"The classes are {list(classes)[:5]}, {len(set(classes))} different ones; "
             "name two or more, each once."
+        )
+    if ids := list(filter(WORDNET_ID.fullmatch, words)):
+        raise WordlessError(
+            f"{len(ids)} of {len(words)} classes are called by ids of WordNet, such as "
+            f"{ids[0]}, which say nothing to a model; give each its words by --classes "
+            "FILE, whose lines are the id, a tab and the words."
         )
     for template in templates:
         if "{}" not in template:

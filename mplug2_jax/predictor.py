@@ -10,7 +10,7 @@ medium gets does not depend on its batch.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, overload
 
 import jax
@@ -27,7 +27,12 @@ from mplug2_jax.batching import (
     streams,
 )
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
-from mplug2_jax.checkpoint.parts import find_checkpoint, find_inputs, find_tokenizer
+from mplug2_jax.checkpoint.parts import (
+    find_checkpoint,
+    find_decoding,
+    find_inputs,
+    find_tokenizer,
+)
 from mplug2_jax.data.files import StoredFile
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.prefetch import batched, read_ahead, unless_error
@@ -35,7 +40,7 @@ from mplug2_jax.data.text import strip_prompt
 from mplug2_jax.data.tokenizers import Tokenizer
 from mplug2_jax.data.video import Media, read_media
 from mplug2_jax.decoding import DecodingConfig
-from mplug2_jax.decoding.settings import Decoding, Rule
+from mplug2_jax.decoding.settings import Decoding
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.prediction import (
     Candidates,
@@ -101,8 +106,7 @@ class Predictor:
         *,
         task: TaskName | None = None,
         vocab: str | os.PathLike | None = None,
-        rule: Rule | None = None,
-        decoding: Decoding | None = None,
+        decoding: Decoding | Mapping[str, Any] | None = None,
         num_frames: int | None = None,
         batch_size: int = 8,
     ) -> Self:
@@ -112,7 +116,8 @@ class Predictor:
           task: loads only the modules of this task; None loads all there are.
           vocab: BERT's vocab.txt, a SentencePiece .model, or a tokenizer's folder; by
             default the checkpoint's own, for BERT's vocabulary else the hub's.
-          rule: of beam search; by default `decoding`'s, then the checkpoint's.
+          decoding: of texts; by default as in the run's validation, and a mapping names
+            the fields that differ from that. A rule of None is the checkpoint's.
           num_frames: per video; by default as trained.
 
         Raises:
@@ -121,9 +126,9 @@ class Predictor:
         """
         folder = find_checkpoint(directory)
         stored = read_metadata(folder)
-        decoding = decoding or Decoding()
-        rule = rule or decoding.rule or stored.decoding_rule
-        decoding = dataclasses.replace(decoding, rule=rule)
+        if isinstance(decoding, Decoding):
+            decoding = dataclasses.asdict(decoding)
+        decoding = find_decoding(folder, stored, decoding or {})
         inputs = find_inputs(folder, stored, num_frames)
         modules = stored.modules
         if task:

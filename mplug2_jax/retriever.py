@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from mplug2_jax.data.text import clean_caption
 from mplug2_jax.data.video import Media
 from mplug2_jax.index import Index
 from mplug2_jax.models.mplug2 import MPlug2
-from mplug2_jax.predictor import Predictor
+from mplug2_jax.predictor import Item, Predictor
 from mplug2_jax.tasks import retrieval
 from mplug2_jax.tasks.base import COMPOSITION
 
@@ -115,26 +115,16 @@ class Retriever:
         """The learned divisor of similarities."""
         return float(self.predictor.params["contrastive"]["temperature"])
 
-    def encode_media(
-        self,
-        items: Sequence[Any],
-        read: Callable[[Any], Media] | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> Encodings:
-        """Encodes media of all kinds.
-
-        Args:
-          items: whatever `read` takes; by default what `Predictor.caption` takes.
-          check: called between batches; may raise.
+    def encode_media(self, items: Sequence[Item]) -> Encodings:
+        """Encodes media of all kinds, as `Predictor.caption` takes them.
 
         Raises:
           ValueError, OSError: a medium cannot be read.
         """
         its, found = self.predictor, []
-        with read_ahead(read or its.medium, items, 2 * its.batch_size) as results:
+        with read_ahead(its.medium, items, 2 * its.batch_size) as results:
             for window in batched(map(unless_error, results), its.batch_size):
                 found += self.encode_window(window)
-                check()
         return Encodings(
             np.array([vector for vector, _ in found]), [state for _, state in found]
         )

@@ -193,7 +193,7 @@ def test_every_training_teaches_what_its_modules_allow():
 
 def test_the_best_checkpoint_of_a_work_folder(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "final")
-    assert Predictor.from_checkpoint(tmp_path, rule="standard").can("qa")
+    assert Predictor.from_checkpoint(tmp_path).can("qa")
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="best/config.json lacks"):

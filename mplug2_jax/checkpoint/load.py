@@ -52,6 +52,7 @@ class Metadata:
       source: where the weights came from; empty for models trained here.
       inputs: fields of `data.inputs.InputConfig` that differ from its defaults.
       task: what was trained, a key of `tasks.TASKS`; empty where nobody knows.
+      decoding: fields of `decoding.settings.Decoding`, as in the run's validation.
     """
 
     config: MPlug2Config
@@ -60,6 +61,7 @@ class Metadata:
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = ""
+    decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         values = {
@@ -70,6 +72,7 @@ class Metadata:
             "source": dict(self.source),
             "inputs": dict(self.inputs),
             "task": self.task,
+            "decoding": dict(self.decoding),
         }
         return json.dumps(values, indent=1)
 
@@ -166,6 +169,7 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         values.get("source", {}),
         values.get("inputs", {}),
         values.get("task", ""),
+        values.get("decoding", {}),
     )
 
 
@@ -175,6 +179,7 @@ def load_checkpoint(
     *,
     tree: Literal["params", "teacher"] = "params",
     shardings: Any = None,
+    on_host: bool = False,
 ) -> tuple[Tree, Metadata]:
     """Restores the parameters of `modules` (default: all stored) as JAX arrays.
 
@@ -182,6 +187,7 @@ def load_checkpoint(
       tree: the parameters themselves or their momentum copy.
       shardings: one sharding, or a tree of them shaped like the parameters; by
         default everything lies on this process's first device.
+      on_host: as numpy arrays instead, on no device.
 
     Raises:
       ValueError: no checkpoint, a module it does not have, or damaged parameters.
@@ -212,6 +218,9 @@ def load_checkpoint(
         )
     }
     restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+    if on_host:
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        restore_args = jax.tree.map(lambda _: as_numpy, target)
     restored = _restore(directory, target, restore_args)[name]
     return restored, dataclasses.replace(metadata, modules=_in_order(chosen))
 

@@ -1,13 +1,16 @@
-"""What using a checkpoint takes beside its parameters: its place, tokenizer, inputs."""
+"""What using a checkpoint takes beside its parameters: place, tokenizer, settings."""
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.checkpoint.load import CONFIG, TOKENIZER, Metadata, is_state
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from mplug2_jax.decoding.settings import Decoding
 
 BERT_VOCAB_SIZE = 30522
 MOUNT = "mount it, and name the folder where it is mounted."
@@ -79,12 +82,7 @@ def find_inputs(
     Raises:
       ValueError: config.json names unknown inputs, or a number is too small.
     """
-    fields = {field.name for field in dataclasses.fields(InputConfig)}
-    if unknown := sorted(set(metadata.inputs) - fields):
-        raise ValueError(
-            f"{folder / CONFIG} has the unknown input {unknown[0]!r}; expected some of "
-            f"{sorted(fields)}."
-        )
+    _check_names(folder, "input", metadata.inputs, InputConfig)
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"The number of frames is {num_frames}; it must be >= 1.")
     if caption_length is not None and caption_length < 2:
@@ -94,3 +92,30 @@ def find_inputs(
     given = {"num_frames": num_frames, "caption_length": caption_length}
     changed = {name: value for name, value in given.items() if value is not None}
     return InputConfig(**{**metadata.inputs, **changed})
+
+
+def find_decoding(
+    folder: Path, metadata: Metadata, changed: Mapping[str, Any]
+) -> Decoding:
+    """How texts are generated: as in the run's validation, by the checkpoint's rule.
+
+    Args:
+      changed: fields of `Decoding` in place of those of the validation.
+
+    Raises:
+      ValueError: config.json names unknown fields, or a value is impossible.
+    """
+    stored = metadata.decoding
+    _check_names(folder, "decoding", stored, Decoding)
+    its = Decoding(**{**stored, **changed})
+    rule = its.rule or stored.get("rule") or metadata.decoding_rule
+    return dataclasses.replace(its, rule=rule)
+
+
+def _check_names(folder: Path, what: str, stored: Mapping[str, Any], of: type) -> None:
+    fields = {field.name for field in dataclasses.fields(of)}
+    if unknown := sorted(set(stored) - fields):
+        raise ValueError(
+            f"{folder / CONFIG} has the unknown {what} {unknown[0]!r}; expected some "
+            f"of {sorted(fields)}."
+        )

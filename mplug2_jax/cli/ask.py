@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
       ValueError, OSError: the checkpoint, the file or a question cannot be used.
     """
     candidates = options.read_lines(args.candidates) if args.candidates else None
-    predictor = options.load_predictor(args, "qa", options.decoding_of(args))
+    predictor = options.load_predictor(args, "qa")
     answers = predictor.answer(args.file, args.questions, candidates, args.top_k)
     for question, answer in zip(args.questions, answers, strict=True):
         if args.json:

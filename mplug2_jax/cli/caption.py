@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: the checkpoint cannot be used.
     """
-    predictor = options.load_predictor(args, "caption", options.decoding_of(args))
+    predictor = options.load_predictor(args, "caption")
     shapes = predictor.shapes([0] * len(args.files))
     done = bad = 0
     windows = readable("caption", predictor.read, args.files, shapes.media)

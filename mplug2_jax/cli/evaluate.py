@@ -30,8 +30,9 @@ them. Media with labels: accuracy and top_5, of a classifier's checkpoint (avera
 the metrics of their task of GLUE (--annotations data/glue/rte/2.0.0 --split
 validation). Media that cannot be read are reported and count nowhere; the exit
 status is then 1, unless --max-bad-share allows them.
-Retrieval, whose numbers depend on the number of media, ends with an error instead; a
-suite searches among the others where --max-bad-share allows it, and else not at all.
+Retrieval, whose numbers depend on how many media there are, counts those without
+captions like unreadable ones, and beyond --max-bad-share ends with an error; a suite
+then does all other tasks.
 What a suite has finished is written even if it ends with an error. Several processes
 (launch/README.md) share the media; the first prints and writes.
 """
@@ -39,17 +40,16 @@ What a suite has finished is written even if it ends with an error. Several proc
 import argparse
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mplug2_jax.cli import options
 from mplug2_jax.cli.processes import is_first, together
+from mplug2_jax.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from mplug2_jax.data.examples import Example
-    from mplug2_jax.data.opening import DataConfig
+    from mplug2_jax.data.examples import Example, TextExample
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 
@@ -109,8 +109,8 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="of annotation lines and media that may be unusable: they are named and "
-        "left out (default: 0)",
+        help="of annotation lines, media and labels that may be unusable: they are "
+        "named and left out (default: 0)",
     )
     add(
         "--single-frame",
@@ -169,7 +169,8 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         metavar="PATH",
-        help="write metrics and every prediction as JSON; with --suite, a folder",
+        help="write metrics and every prediction (of retrieval: what each text found) "
+        "as JSON; with --suite, a folder",
     )
     add(
         "--predictions",
@@ -190,13 +191,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mplug2_jax.data.opening import (
-        DataConfig,
-        first,
-        is_texts,
-        open_examples,
-        path_and_split,
-    )
+    from mplug2_jax.data.opening import first, open_annotations
     from mplug2_jax.data.records import classes_of
 
     if args.limit is not None and args.limit < 1:
@@ -214,12 +209,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
-    path, split = path_and_split(args.annotations[0], args.split)
-    data = DataConfig(path, args.media_dir or "", split)
-    if is_texts(data):
-        return _labelled_texts(args, data)
-    opened = open_examples(data, args.max_bad_share)
+    data, opened, texts = open_annotations(
+        args.annotations[0], args.split, args.media_dir or "", args.max_bad_share
+    )
     examples = first(opened, args.limit)
+    if texts:
+        return _labelled_texts(args, data.path, examples)
     if args.task == "zero_shot_classification":
         # Of all examples: how many are looked at changes no question.
         classes = () if args.classes else classes_of(opened, texts=False)
@@ -248,7 +243,7 @@ def _suite(args: argparse.Namespace) -> int:
 
     if not args.output:
         raise ValueError("--suite writes several files; give it a folder by --output.")
-    predictor = options.load_predictor(args, None, options.decoding_of(args))
+    predictor = options.load_predictor(args, None)
     its_options = Options(
         split=args.split,
         media=args.media_dir or "",
@@ -280,7 +275,7 @@ def _texts(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
 
     candidates = options.read_lines(args.candidates) if args.candidates else None
     task = None if args.task == "all" else args.task
-    predictor = options.load_predictor(args, task, options.decoding_of(args))
+    predictor = options.load_predictor(args, task)
     results = evaluate(
         predictor,
         examples,
@@ -330,27 +325,23 @@ def _prompts(
     return _status(args, results.skipped, examples)
 
 
-def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
+def _labelled_texts(
+    args: argparse.Namespace, path: str, examples: "Sequence[TextExample]"
+) -> int:
     """Classes of texts."""
-    from mplug2_jax.data.opening import first, open_text_examples
     from mplug2_jax.data.tfds_sets import glue_task
     from mplug2_jax.evaluation.texts import evaluate_texts
 
     if args.task not in ("all", "text_classification"):
         raise ValueError(
-            f"{data.path} holds texts with labels, and --task is {args.task}; leave "
-            "it out."
+            f"{path} holds texts with labels, and --task is {args.task}; leave it out."
         )
     _check_options(args, "a set of texts")
-    examples = first(open_text_examples(data, args.max_bad_share), args.limit)
-    predictor = options.load_predictor(
-        args, "text_classification", options.decoding_of(args)
-    )
-    glue = glue_task(data.path)
+    predictor = options.load_predictor(args, "text_classification")
     results = evaluate_texts(
         predictor,
         examples,
-        glue,
+        glue_task(path),
         max_bad_share=args.max_bad_share,
         progress=Progress(sys.stderr),
     )
@@ -360,7 +351,11 @@ def _labelled_texts(args: argparse.Namespace, data: "DataConfig") -> int:
 
 
 def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
-    from mplug2_jax.evaluation.retrieval import retrieve
+    from mplug2_jax.evaluation.retrieval import (
+        TASK,
+        TooManyUnusableError,
+        search_results,
+    )
     from mplug2_jax.retriever import Retriever
 
     if args.rerank < 0:
@@ -373,9 +368,20 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         caption_length=args.caption_length,
         batch_size=args.batch_size,
     ).predictor
-    metrics = retrieve(predictor, examples, args.rerank, dual_softmax=args.dual_softmax)
-    run = {"rerank": args.rerank, "n": len(examples), "metrics": metrics}
-    _finish(args, predictor, metrics, run)
+    try:
+        results = search_results(
+            predictor,
+            examples,
+            args.rerank,
+            dual_softmax=args.dual_softmax,
+            max_bad_share=args.max_bad_share,
+        )
+    except TooManyUnusableError as error:
+        _report(error.skipped)
+        raise
+    run = {"rerank": args.rerank, "n": len(examples) - len(results.skipped)}
+    _finish(args, predictor, results.metrics[TASK], run | results.to_dict())
+    _report(results.skipped)
     return 0
 
 
@@ -421,32 +427,6 @@ def table(metrics: Mapping[str, float]) -> str:
     rows = [(name, shown(name, value, 2)) for name, value in metrics.items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value:>8}" for name, value in rows)
-
-
-class Progress:
-    """Rewrites one line with items done, rate and time left; on files, few lines."""
-
-    def __init__(self, stream, clock=time.monotonic):
-        self.stream, self.clock = stream, clock
-        self.start = self.shown = clock()
-        self.every, self.end = (0.5, "\r") if stream.isatty() else (30.0, "\n")
-
-    def __call__(self, done: int, total: int) -> None:
-        now = self.clock()
-        if (done < total and now - self.shown < self.every) or not is_first():
-            return
-        self.shown = now
-        rate = done / max(now - self.start, 1e-9)
-        left = _duration((total - done) / rate) if rate else "?"
-        line = f"{done}/{total} media, {rate:.1f}/s, {left} left"
-        end = "\n" if done == total else self.end
-        print(f"{line:50}", end=end, file=self.stream, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _write(

@@ -19,6 +19,7 @@ import numpy as np
 from mplug2_jax.cli import options
 from mplug2_jax.cli.files import readable
 from mplug2_jax.cli.processes import is_first, together
+from mplug2_jax.cli.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +86,6 @@ def _features(retriever, files: list[str]) -> dict[str, np.ndarray]:
     """
     import jax
 
-    from mplug2_jax.cli.evaluate import Progress
     from mplug2_jax.data.evaluation_batches import gather_by_id
 
     its, progress = retriever.predictor, Progress(sys.stderr)

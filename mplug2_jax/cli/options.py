@@ -4,14 +4,13 @@ import argparse
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # commands import JAX only when they run
     from collections.abc import Sequence
 
     from mplug2_jax.classifier import PromptClassifier
     from mplug2_jax.data.views import Views
-    from mplug2_jax.decoding.settings import Decoding
     from mplug2_jax.predictor import Predictor
     from mplug2_jax.tasks.generation import TaskName
 
@@ -65,37 +64,28 @@ def add_length_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
-    """How texts are generated."""
-    add = parser.add_argument_group("decoding").add_argument
-    add("--method", choices=METHODS, default="beam", help="default: beam")
-    add("--beam-size", type=int, default=5, metavar="N", help="default: 5")
-    add(
-        "--rule",
-        choices=RULES,
-        help="of beam search (default: the checkpoint's; converted ones: upstream)",
-    )
-    add(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="of --method sample (default: 1)",
-    )
+    """How texts are generated; what is not given is as the checkpoint says."""
+    add = parser.add_argument_group(
+        "decoding",
+        "by default as the checkpoint's run was judged; of converted ones: 5 beams",
+    ).add_argument
+    add("--method", choices=METHODS)
+    add("--beam-size", type=int, metavar="N", help="of --method beam")
+    add("--rule", choices=RULES, help="of --method beam")
+    add("--temperature", type=float, metavar="T", help="of --method sample")
     add(
         "--top-p",
         type=float,
-        default=1.0,
         metavar="P",
         help="sample from the likeliest tokens that reach this probability",
     )
     add(
         "--sample-top-k",
         type=int,
-        default=0,
         metavar="N",
-        help="sample from the N likeliest tokens (default: 0, all)",
+        help="sample from the N likeliest tokens; 0: from all",
     )
-    add("--seed", type=int, default=0, help="of --method sample (default: 0)")
+    add("--seed", type=int, help="of --method sample")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,9 +170,7 @@ def load_prompt_classifier(
     )
 
 
-def load_predictor(
-    args: argparse.Namespace, task: "TaskName | None", decoding: "Decoding"
-) -> "Predictor":
+def load_predictor(args: argparse.Namespace, task: "TaskName | None") -> "Predictor":
     """The predictor that the arguments describe."""
     from mplug2_jax.predictor import Predictor
 
@@ -190,25 +178,24 @@ def load_predictor(
         args.checkpoint,
         task=task,
         vocab=args.vocab,
-        decoding=decoding,
+        decoding=decoding_of(args),
         num_frames=args.num_frames,
         batch_size=args.batch_size,
     )
 
 
-def decoding_of(args: argparse.Namespace) -> "Decoding":
-    """The decoding that the arguments describe."""
-    from mplug2_jax.decoding.settings import Decoding
-
-    return Decoding(
-        method=args.method,
-        rule=args.rule,
-        beam_size=args.beam_size,
-        temperature=args.temperature,
-        top_k=args.sample_top_k,
-        top_p=args.top_p,
-        seed=args.seed,
-    )
+def decoding_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments change of the checkpoint's decoding."""
+    given = {
+        "method": args.method,
+        "rule": args.rule,
+        "beam_size": args.beam_size,
+        "temperature": args.temperature,
+        "top_k": args.sample_top_k,
+        "top_p": args.top_p,
+        "seed": args.seed,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -1,11 +1,12 @@
 """Where a run's data are: annotations, prepared records or plain text."""
 
+import contextlib
 import dataclasses
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.files import local_path
@@ -41,13 +42,40 @@ def is_texts(data: DataConfig) -> bool:
     path = prepared_folder(data.path, data.data_dir)
     if is_prepared(path):
         return open_records(path, data.split).kind == "labelled_text"
+    telling = {"text", "images", *MEDIUM_KEYS}
     try:
-        with open(data.path, encoding="utf-8-sig") as file:
-            line = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError):
+        with open(data.path, "rb") as file:
+            told = (_object(line).keys() & telling for line in file)
+            return next(filter(None, told), None) == {"text"}
+    except OSError:
         return False  # opening says what is wrong
-    keys = set(line) if isinstance(line, dict) else set()
-    return "text" in keys and not keys & {*MEDIUM_KEYS, "images"}
+
+
+def _object(line: bytes) -> dict:
+    """The object of an annotation's line; of a broken one, which opening names, {}."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(line.decode("utf-8-sig"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def open_annotations(
+    path: str, split: str, media: str = "", max_bad_share: float = 0.0
+) -> tuple[DataConfig, Sequence[Any], bool]:
+    """A data set as commands name it, its examples, and whether these are texts alone.
+
+    Args:
+      path: of annotations or a prepared set, perhaps PATH:SPLIT.
+      split: of a prepared set whose path names none.
+      media: see `DataConfig`.
+
+    Raises: as `open_examples` and `open_text_examples`.
+    """
+    path, split = path_and_split(path, split)
+    data = DataConfig(path, media, split)
+    texts = is_texts(data)
+    opened: Any = open_text_examples if texts else open_examples
+    return data, opened(data, max_bad_share), texts
 
 
 def path_and_split(path: str, split: str) -> tuple[str, str]:

@@ -238,24 +238,9 @@ class Records(Sequence):
         return from_record(record)
 
 
-class Chosen(Sequence):
-    """Some of a sequence of examples; those of records stay on the disk."""
-
-    def __init__(self, examples: Sequence[Example], places: Sequence[int]):
-        self.examples, self.places = examples, places
-        known = described(examples)
-        self.described = [known[place] for place in places]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, place):
-        return self.examples[self.places[place]]
-
-
 def described(examples: Sequence[Example]) -> Sequence[Example]:
     """What is known about examples; the media of records are left on the disk."""
-    return examples.described if isinstance(examples, Records | Chosen) else examples
+    return examples.described if isinstance(examples, Records) else examples
 
 
 def classes_of(

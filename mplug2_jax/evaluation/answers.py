@@ -26,6 +26,11 @@ class AnswerRecord:
     kind: str | None = None
 
 
+def matches(prediction: str, truth: str, normalise: Normalise = clean_answer) -> bool:
+    """Whether an answer counts as right."""
+    return normalise(prediction) == normalise(truth)
+
+
 def exact_match(
     predictions: Sequence[str],
     truths: Sequence[str],
@@ -48,7 +53,7 @@ def exact_match(
     if not truths:
         raise ValueError("no answers to score")
     pairs = zip(predictions, truths, strict=True)
-    hits = (normalise(prediction) == normalise(truth) for prediction, truth in pairs)
+    hits = (matches(prediction, truth, normalise) for prediction, truth in pairs)
     return sum(hits) / len(truths)
 
 

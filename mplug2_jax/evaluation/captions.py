@@ -97,11 +97,13 @@ def exact_match(
       ValueError: as `score_captions`.
     """
     _check(predictions, references)
-    hits = (
-        clean_caption(predictions[i]) in map(clean_caption, captions)
-        for i, captions in references.items()
-    )
+    hits = (matches(predictions[i], captions) for i, captions in references.items())
     return sum(hits) / len(references)
+
+
+def matches(prediction: str, captions: Sequence[str]) -> bool:
+    """Whether a caption equals a reference, both cleaned."""
+    return clean_caption(prediction) in map(clean_caption, captions)
 
 
 def _check(predictions: Mapping, references: Mapping) -> None:

@@ -13,6 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from mplug2_jax.boxes import iou
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.video import read_media
+from mplug2_jax.evaluation.answers import matches
 from mplug2_jax.evaluation.measured import HEADS, Measured, rows
 from mplug2_jax.evaluation.ptb import ptb_tokenize
 from mplug2_jax.evaluation.report import STYLE, contact_sheet, data_url_of
@@ -29,6 +30,7 @@ TABLE = """
 .results td, .results th { text-align: left; vertical-align: top; white-space: nowrap }
 .results td:nth-child(4), .results th:nth-child(4) { text-align: right }
 .results td:nth-child(5) { white-space: normal; width: 100% }
+.results td:nth-child(6) { white-space: normal; min-width: 14rem }
 .results span { display: inline-block; margin-right: 1rem; white-space: nowrap }
 """
 
@@ -47,15 +49,10 @@ def gallery(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    data, split, task, n, numbers, decoding = map(html.escape, cells)
+    data, split, task, n, numbers, how = map(html.escape, cells)
     spans = "".join(f"<span>{number}</span>" for number in numbers.split(", "))
-    return (
-        "<tr>"
-        + "".join(
-            f"<td>{cell}</td>" for cell in (data, split, task, n, spans, decoding)
-        )
-        + "</tr>"
-    )
+    shown = (data, split, task, n, spans, how)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in shown)}</tr>"
 
 
 def _sections(measured: Measured) -> list[str]:
@@ -102,7 +99,7 @@ def quality(task: str, record: Record) -> float:
         return float(Rouge().calc_score([said], truths))
     if _regression(task, record):
         return 1 / (1 + abs(float(record.prediction) - float(record.truth[0])))
-    return float(record.prediction in record.truth)
+    return float(matches(record.prediction, record.truth[0]))
 
 
 def _regression(task: str, record: Record) -> bool:

@@ -1,14 +1,14 @@
 """What a suite has measured, and the rows of its table."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.records import is_prepared
 from mplug2_jax.evaluation.results import Results, shown
 
-HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "decoding")
+HEADS = ("data", "split", "task", "n", "numbers, shares times 100", "how")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Measured:
     Attributes:
       data: its path.
       examples: to show media of; none of texts.
-      decoding: how texts were written, in a word or two.
+      how: of tasks, in words: what their numbers depend on beside model and data.
     """
 
     data: str
     split: str
     examples: Sequence[Example]
     results: Results
-    decoding: str
+    how: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -35,22 +35,21 @@ class Measured:
 
 
 def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
-    """Cells of the table: data, split, task, n, numbers, decoding."""
+    """Cells of the table, in the order of `HEADS`."""
     for its in measured:
         for task, metrics in its.results.metrics.items():
             records = its.results.records.get(task, ())
             n = metrics.get("n", len(records))
-            written = its.decoding if task in ("caption", "qa", "vqa") else ""
             numbers = ", ".join(
                 f"{name.replace('_', ' ')} {shown(name, value, 1)}"
                 for name, value in metrics.items()
                 if isinstance(value, int | float) and name != "n"
             )
-            yield (its.name, its.split, task, f"{n:g}", numbers, written)
+            yield (its.name, its.split, task, f"{n:g}", numbers, its.how.get(task, ""))
 
 
 def left_out(measured: Sequence[Measured]) -> dict[str, str]:
-    """Why media could not be used, each once, by data set and id."""
+    """What could not be used, and why, each once, by data set and id."""
     return {
         f"{its.name}: {id_}": reason
         for its in measured

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.video import read_media
+from mplug2_jax.evaluation import answers, captions
 from mplug2_jax.evaluation.results import Record, Results
 
 matplotlib.use("Agg")
@@ -105,7 +106,11 @@ def _belongs(record: Record, example: Example, asked: set) -> bool:
 
 
 def _line(record: Record) -> str:
-    mark = "right" if record.prediction in record.truth else "wrong"
+    if record.question is None:
+        is_right = captions.matches(record.prediction, record.truth)
+    else:
+        is_right = answers.matches(record.prediction, record.truth[0])
+    mark = "right" if is_right else "wrong"
     question = html.escape(record.question or "caption")
     said, truth = html.escape(record.prediction), html.escape(record.truth[0])
     return f'<tr><td>{question}</td><td class="{mark}">{said}</td><td>{truth}</td></tr>'

@@ -5,7 +5,8 @@ Several processes share the media: each encodes its own and matches their pairs.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,14 +14,33 @@ from jaxtyping import Bool, Float, Int
 
 from mplug2_jax.data.evaluation_batches import gather_by_id
 from mplug2_jax.data.examples import Example
+from mplug2_jax.data.faults import within
+from mplug2_jax.data.prefetch import batched, read_ahead
 from mplug2_jax.data.records import described
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
+from mplug2_jax.evaluation.runner import READ_TIMEOUT, read_whole
 from mplug2_jax.predictor import Predictor
-from mplug2_jax.retriever import Retriever
+from mplug2_jax.retriever import Encoding, Encodings, Retriever
 
 DEPTHS = (1, 5, 10)
 TASK = "retrieval"
+
+
+class TooManyUnusableError(ValueError):
+    """More examples than allowed cannot be searched.
+
+    Attributes:
+      skipped: why, by their ids.
+    """
+
+    def __init__(self, skipped: Mapping[str, str], total: int):
+        self.skipped = skipped
+        first = next((f"{i}: {why}" for i, why in skipped.items()), "there are none")
+        super().__init__(
+            f"{len(skipped)} of {total} examples cannot be searched ({first}); mend "
+            "them, or allow a share of such (--max-bad-share)."
+        )
 
 
 def retrieve(
@@ -45,6 +65,7 @@ def search_results(
     rerank: int = 16,
     *,
     dual_softmax: bool = False,
+    max_bad_share: float = 0.0,
     check: Callable[[], None] = lambda: None,
 ) -> Results:
     """What texts and media find of each other: metrics, and a record of each text.
@@ -59,22 +80,21 @@ def search_results(
         paper's family takes 128 of MSRVTT's 1000, 256 of COCO's images.
       dual_softmax: reports also, under names of their own, what contrast alone finds
         by `dual`, which knows all queries of the test at once.
+      max_bad_share: of the examples, which may have no caption, or a medium that cannot
+        be read: the others are searched as if these were not there.
       check: called between batches; may raise.
 
     Raises:
-      ValueError: examples without captions, or the model lacks what a stage needs.
-      OSError, ValueError: a medium cannot be read.
+      TooManyUnusableError: there are more of them, or no others.
+      ValueError: the model lacks what a stage needs.
     """
     start = time.monotonic()
-    known = described(examples)
-    if bare := [example.id for example in known if not example.captions]:
-        raise ValueError(
-            f"{len(bare)} of {len(examples)} examples have no caption to be found by, "
-            f"the first is {bare[0]}; give each at least one."
-        )
-    asked = [(c, place) for place, its in enumerate(known) for c in its.captions]
+    retriever = Retriever(predictor)
+    media, places, skipped = _read(retriever, examples, max_bad_share, check)
+    known = [described(examples)[place] for place in places]
+    asked = [(c, column) for column, its in enumerate(known) for c in its.captions]
     captions, owners = zip(*asked, strict=True)
-    compared = _Compared(Retriever(predictor), captions, examples, check)
+    compared = _Compared(retriever, captions, media, places, check)
     right = _right(owners, known)
     forth = compared.reranked(rerank, turned=False)
     metrics = _both_directions(forth, compared.reranked(rerank, turned=True), right)
@@ -84,7 +104,62 @@ def search_results(
         metrics |= {f"dual_softmax/{name}": value for name, value in found.items()}
     records = _records(captions, owners, known, forth)
     seconds = time.monotonic() - start
-    return Results({TASK: metrics}, {TASK: records}, {}, seconds)
+    return Results({TASK: metrics}, {TASK: records}, skipped, seconds)
+
+
+def _unsearchable(example: Example) -> str:
+    """Why an example cannot be searched, whatever its medium holds; "" if it can."""
+    if example.others:
+        return "it is several images; only one at a time is searched"
+    return "" if example.captions else "it has no caption to be found by"
+
+
+def _check(skipped: Mapping[str, str], total: int, max_bad_share: float) -> None:
+    if len(skipped) > max_bad_share * total or len(skipped) == total:
+        raise TooManyUnusableError(skipped, total)
+
+
+def _read(
+    retriever: Retriever,
+    examples: Sequence[Example],
+    max_bad_share: float,
+    check: Callable[[], None],
+) -> tuple[Encodings, list[int], dict[str, str]]:
+    """Encodes this process's media.
+
+    Returns these, the places of all media that can be searched, and by id why others
+    cannot.
+    """
+    its, known = retriever.predictor, described(examples)
+    skipped = {e.id: why for e in known if (why := _unsearchable(e))}
+    _check(skipped, len(known), max_bad_share)
+    places = [place for place, e in enumerate(known) if e.id not in skipped]
+    found: list[Encoding] = []
+    bad: dict[str, str] = {}
+
+    def read(place: int) -> Media:
+        return within(READ_TIMEOUT, read_whole, its, examples[place])
+
+    mine = [place for place in places if _owner(place) == jax.process_index()]
+    with read_ahead(read, mine, 2 * its.batch_size) as results:
+        for window in batched(results, its.batch_size):
+            usable = [medium for _, medium in window if isinstance(medium, Media)]
+            found += retriever.encode_window(usable)
+            errors = ((p, e) for p, e in window if not isinstance(e, Media))
+            bad |= {str(place): str(error) for place, error in errors}
+            check()
+    # Whether these are too many, all processes must find alike.
+    bad = gather_by_id(bad)
+    skipped |= {known[int(place)].id: why for place, why in bad.items()}
+    _check(skipped, len(known), max_bad_share)
+    features, states = np.array([f for f, _ in found]), [s for _, s in found]
+    places = [place for place in places if str(place) not in bad]
+    return Encodings(features, states), places, skipped
+
+
+def _owner(place: Any) -> Any:
+    """Which process reads a medium; of an array of places, of each."""
+    return place % jax.process_count()
 
 
 def _records(
@@ -172,29 +247,18 @@ class _Compared:
         self,
         retriever: Retriever,
         captions: Sequence[str],
-        examples: Sequence[Example],
+        media: Encodings,
+        places: Sequence[int],
         check: Callable[[], None],
     ):
-        self.retriever, self.check = retriever, check
-
-        def read(example: Example) -> Media:
-            if example.others:
-                raise ValueError(
-                    f"{example.id} is several images; only one at a time is searched."
-                )
-            its = retriever.predictor
-            return its.read(example.media, example.start, example.end)
-
-        self.owner = np.arange(len(examples)) % jax.process_count()
+        self.retriever, self.media, self.check = retriever, media, check
+        self.owner = _owner(np.array(places))
         self.mine = np.flatnonzero(self.owner == jax.process_index())
         texts = list(dict.fromkeys(captions))  # each is encoded once
-        places = {text: place for place, text in enumerate(texts)}
-        self.places = np.array([places[caption] for caption in captions])
+        numbers = {text: number for number, text in enumerate(texts)}
+        self.places = np.array([numbers[caption] for caption in captions])
         self.texts = retriever.encode_texts(texts)
-        self.media = retriever.encode_media(
-            self.mine.tolist(), lambda place: read(examples[place]), check
-        )
-        features = _joined(self.media.features, self.owner)
+        features = _joined(media.features, self.owner)
         scores = self.texts.features @ features.T
         self.scores: Float[np.ndarray, "T M"] = scores[self.places]
 

@@ -4,6 +4,7 @@ One table of numbers (`results.md`, and with all predictions `results.json`), an
 `report.html` with the best and the worst examples.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -15,38 +16,27 @@ from typing import Any
 
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.staging import staged
-from mplug2_jax.classifier import TEMPLATES, PromptClassifier
+from mplug2_jax.classifier import TEMPLATES, PromptClassifier, WordlessError
 from mplug2_jax.data.examples import Example, labels_of
-from mplug2_jax.data.faults import within
-from mplug2_jax.data.opening import (
-    DataConfig,
-    first,
-    is_texts,
-    open_examples,
-    open_text_examples,
-    path_and_split,
-)
-from mplug2_jax.data.prefetch import read_ahead
-from mplug2_jax.data.records import Chosen, classes_of, described, is_prepared
+from mplug2_jax.data.opening import DataConfig, first, open_annotations
+from mplug2_jax.data.records import classes_of, described, is_prepared
 from mplug2_jax.data.tfds_sets import glue_task, prepared_folder
+from mplug2_jax.decoding import DecodingConfig
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.measured import HEADS, Measured, left_out, rows
 from mplug2_jax.evaluation.results import Results
-from mplug2_jax.evaluation.retrieval import search_results
-from mplug2_jax.evaluation.runner import (
-    READ_TIMEOUT,
-    NothingToAskError,
-    evaluate,
-    evaluate_prompts,
-    read_whole,
-)
+from mplug2_jax.evaluation.retrieval import TooManyUnusableError, search_results
+from mplug2_jax.evaluation.runner import NothingToAskError, evaluate, evaluate_prompts
 from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
+from mplug2_jax.tasks.generation import TaskName
 from mplug2_jax.tasks.retrieval import MATCHING
 
 Media = Sequence[Example]
-Said = Iterator[tuple[Media, Results]]
+# What was asked of which examples, and in words how (`Measured.how`).
+Said = Iterator[tuple[Media, Results, Mapping[str, str]]]
+ZERO_SHOT: TaskName = "zero_shot_classification"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Options:
       split: of prepared sets that name none.
       media: folder of the media of annotation files.
       limit: only the first so many examples.
-      max_bad_share: of lines, media and labels.
+      max_bad_share: of lines, media and labels; for retrieval see `search_results`.
       rerank, dual_softmax: see `search_results`.
       meteor: see `score_captions`.
     """
@@ -87,27 +77,19 @@ def run_suite(
       ValueError: a data set cannot be opened, which is said before the work, or has
         nothing that the model can do.
     """
-    decoding = _decoding(predictor)
-    for data, opened in [_opened(path, options) for path in annotations]:
-        ask = _of_texts if is_texts(data) else _of_media
-        found = False
-        for examples, results in ask(predictor, data, opened, options):
+    given = options.split, options.media, options.max_bad_share
+    for data, opened, texts in [open_annotations(path, *given) for path in annotations]:
+        found, ask = False, _of_texts if texts else _of_media
+        for examples, results, how in ask(predictor, data, opened, options):
             found = True
-            said = ", ".join(results.metrics) or "too many media cannot be read"
+            said = ", ".join(results.metrics) or f"{len(results.skipped)} left out"
             say(f"{data.path}: {said}")
-            yield Measured(data.path, _split(data), examples, results, decoding)
+            yield Measured(data.path, _split(data), examples, results, how)
         if not found:
             raise ValueError(
                 f"{data.path} has nothing that {predictor.origin} can be asked; leave "
                 "it out."
             )
-
-
-def _opened(path: str, options: Options) -> tuple[DataConfig, Sequence[Any]]:
-    path, split = path_and_split(path, options.split)
-    data = DataConfig(path, options.media, split)
-    opened: Any = open_text_examples if is_texts(data) else open_examples
-    return data, opened(data, options.max_bad_share)
 
 
 def _split(data: DataConfig) -> str:
@@ -121,7 +103,7 @@ def _of_texts(
     if predictor.can("text_classification"):
         texts = first(opened, options.limit)
         glue, share = glue_task(data.path), options.max_bad_share
-        yield (), evaluate_texts(predictor, texts, glue, max_bad_share=share)
+        yield (), evaluate_texts(predictor, texts, glue, max_bad_share=share), {}
 
 
 def _of_media(
@@ -129,7 +111,6 @@ def _of_media(
 ) -> Said:
     """All tasks that model and annotations know."""
     examples, share = first(opened, options.limit), options.max_bad_share
-    unusable: Mapping[str, str] = {}
     try:
         results = evaluate(
             predictor, examples, meteor=options.meteor, max_bad_share=share
@@ -137,64 +118,64 @@ def _of_media(
     except NothingToAskError:
         pass  # of what follows there may be something
     else:
-        unusable = results.skipped
-        yield examples, results
-    if predictor.can("retrieval") and _searchable(examples):
-        if not predictor.can("caption"):  # so that they have not been read yet
-            unusable = _unreadable(predictor, examples)
-        yield examples, _search(predictor, examples, unusable, options)
-    if not predictor.can("zero_shot_classification"):
-        return
-    # Of media: texts about them may have classes, too.
-    labelled = any(labels_of(example, texts=False) for example in described(opened))
-    classes = classes_of(opened, texts=False) if labelled else ()
-    if len(classes) > 1:
-        by_prompts = PromptClassifier(Retriever(predictor), classes, TEMPLATES)
-        yield examples, evaluate_prompts(by_prompts, examples, max_bad_share=share)
+        yield examples, results, _decodings(predictor)
+    if predictor.can("retrieval") and any(e.captions for e in described(examples)):
+        yield _search(predictor, examples, options)
+    if predictor.can(ZERO_SHOT):
+        yield from _by_prompts(predictor, opened, options)
 
 
-def _searchable(examples: Media) -> bool:
-    """Whether each is one medium that a text describes."""
-    return all(e.captions and not e.others for e in described(examples))
+def _decodings(predictor: Predictor) -> dict[str, str]:
+    """How texts were written: the method, and all settings of the search."""
+    its = predictor.decoding
+    seed = {"seed": its.seed} if its.method == "sample" else {}
+
+    def words(search: DecodingConfig) -> str:
+        used = {**dataclasses.asdict(search), **seed}.items()
+        shown = (f"{k.replace('_', ' ')} {v}" for k, v in used if not k.endswith("_id"))
+        return ", ".join((its.method, *shown))
+
+    answers = words(predictor.answer_decoding)
+    return {"caption": words(predictor.caption_decoding), "qa": answers, "vqa": answers}
 
 
 def _search(
-    predictor: Predictor,
-    examples: Media,
-    unusable: Mapping[str, str],
-    options: Options,
-) -> Results:
-    """Retrieval among the media that are usable; none if too many are not."""
-    ids = [example.id for example in described(examples)]
-    places = [place for place, id_ in enumerate(ids) if id_ not in unusable]
-    if not places or len(ids) - len(places) > options.max_bad_share * len(ids):
-        return Results({}, {}, unusable, 0.0)
-    results = search_results(
-        predictor,
-        Chosen(examples, places) if unusable else examples,
-        options.rerank if set(MATCHING) <= set(predictor.model.modules) else 0,
-        dual_softmax=options.dual_softmax,
+    predictor: Predictor, examples: Media, options: Options
+) -> tuple[Media, Results, Mapping[str, str]]:
+    """Retrieval among what can be searched; no metrics if too much cannot."""
+    rerank = options.rerank if set(MATCHING) <= set(predictor.model.modules) else 0
+    try:
+        results = search_results(
+            predictor,
+            examples,
+            rerank,
+            dual_softmax=options.dual_softmax,
+            max_bad_share=options.max_bad_share,
+        )
+    except TooManyUnusableError as error:
+        return examples, Results({}, {}, error.skipped, 0.0), {}
+    among = len(examples) - len(results.skipped)
+    order = f"the best {rerank} ordered by matching" if rerank else "by contrast alone"
+    return examples, results, {"retrieval": f"among {among} media, {order}"}
+
+
+def _by_prompts(predictor: Predictor, opened: Media, options: Options) -> Said:
+    """Classes of media, if they have some that prompts can name."""
+    # Of media: texts about them may have classes, too.
+    labelled = any(labels_of(example, texts=False) for example in described(opened))
+    classes = classes_of(opened, texts=False) if labelled else ()
+    if len(classes) < 2:
+        return
+    examples = first(opened, options.limit)
+    try:
+        by_prompts = PromptClassifier(Retriever(predictor), classes, TEMPLATES)
+    except WordlessError as error:
+        yield examples, Results({}, {}, {ZERO_SHOT: str(error)}, 0.0), {}
+        return
+    results = evaluate_prompts(
+        by_prompts, examples, max_bad_share=options.max_bad_share
     )
-    return dataclasses.replace(results, skipped=unusable)
-
-
-def _unreadable(predictor: Predictor, examples: Media) -> dict[str, str]:
-    """Why media cannot be read, by the examples' ids."""
-
-    def read(place: int) -> Any:
-        return within(READ_TIMEOUT, read_whole, predictor, examples[place])
-
-    ids = [example.id for example in described(examples)]
-    with read_ahead(read, range(len(ids))) as found:
-        bad = ((ids[i], its) for i, its in found if isinstance(its, Exception))
-        return {id_: str(error) for id_, error in bad}
-
-
-def _decoding(predictor: Predictor) -> str:
-    its = predictor.decoding
-    if its.method == "beam":
-        return f"beam {its.beam_size}, {its.rule or 'standard'} rule"
-    return its.method
+    yield examples, results, {ZERO_SHOT: f"prompts: {' / '.join(TEMPLATES)}"}
 
 
 def write_suite(
@@ -219,16 +200,20 @@ def write_suite(
 
 
 def origin() -> dict[str, str]:
-    """The program that measured, and when: version, commit if it has one, date."""
-    here = Path(__file__).parent
-    try:
-        shown = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev"]
-        out = subprocess.run(shown, capture_output=True, text=True, check=True)
-        commit = out.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "none"
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"version": __version__, "commit": commit, "date": date}
+    """The program that measured, and when: version, the source's commit, date."""
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*command: str) -> str:
+        its = ["git", "-C", str(package), *command]
+        out = subprocess.run(its, capture_output=True, text=True, check=True)
+        return out.stdout.strip()
+
+    found = {"version": __version__}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        # Installed below another repository, git would name that one's commit.
+        if Path(git("rev-parse", "--show-toplevel")) == package.parent:
+            found["commit"] = git("describe", "--always", "--dirty", "--abbrev")
+    return found | {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
 
 
 def _markdown(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
@@ -236,14 +221,14 @@ def _markdown(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
     table = [HEADS, ("---",) * len(HEADS), *rows(measured)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     if left := left_out(measured):
-        lines += ["", f"{len(left)} media could not be used:"]
+        lines += ["", f"{len(left)} left out:"]
         lines += [f"- {name}: {why}" for name, why in left.items()]
     return "\n".join(lines) + "\n"
 
 
 def _json(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
     sets = [
-        {"data": its.data, "split": its.split, "decoding": its.decoding}
+        {"data": its.data, "split": its.split, "how": dict(its.how)}
         | its.results.to_dict()
         for its in measured
     ]

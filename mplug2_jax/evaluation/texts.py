@@ -104,15 +104,13 @@ def class_record(
       named: further fields of the record.
     """
     row = np.asarray(scores, np.float32)
-    (said,) = classified(row[None], classes)
-    if not classes:
-        return Record(prediction=said.text, truth=(label,), score=said.score, **named)
-    own = row[list(classes).index(label)]
+    (said,) = classified(row[None], classes, len(classes))
+    order = [hypothesis.text for hypothesis in said.hypotheses]
     return Record(
         prediction=said.text,
         truth=(label,),
         score=said.score,
-        rank=int((row > own).sum()),
+        rank=order.index(label) if classes else None,
         **named,
     )
 

@@ -1,12 +1,15 @@
 """`mplug2 caption` on real files."""
 
 import argparse
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import small
 from PIL import Image
 
+from mplug2_jax.checkpoint.parts import find_decoding
 from mplug2_jax.cli import caption, options
 from mplug2_jax.decoding.settings import Decoding
 
@@ -61,12 +64,31 @@ def test_rules_and_methods_are_chosen():
     caption.add_arguments(parser)
     given = ["a.mp4", "--checkpoint", "x", "--method", "sample", "--top-p", "0.9"]
     given += ["--temperature", "0.7", "--seed", "5", "--beam-size", "2"]
-    decoding = options.decoding_of(parser.parse_args([*given, "--rule", "standard"]))
-    assert decoding == Decoding(
+    changed = options.decoding_of(parser.parse_args([*given, "--rule", "standard"]))
+    assert Decoding(**changed) == Decoding(
         "sample", "standard", beam_size=2, temperature=0.7, top_p=0.9, seed=5
     )
-    default = options.decoding_of(parser.parse_args(given[:3]))
-    assert default == Decoding()
+    assert options.decoding_of(parser.parse_args(given[:3])) == {}
+
+
+def test_what_is_not_chosen_is_as_the_run_was_judged():
+    """Of converted checkpoints and older ones nobody knows: the defaults."""
+    folder, converted = Path("model"), small.metadata()
+    assert find_decoding(folder, converted, {}) == Decoding(rule="upstream")
+    judged = dataclasses.asdict(Decoding(beam_size=3, min_caption_length=8))
+    trained = dataclasses.replace(converted, decoding=judged, decoding_rule="standard")
+    assert find_decoding(folder, trained, {}) == Decoding(
+        rule="standard", beam_size=3, min_caption_length=8
+    )
+    assert find_decoding(folder, trained, {"beam_size": 2, "seed": 1}) == Decoding(
+        rule="standard", beam_size=2, min_caption_length=8, seed=1
+    )
+    kept = dataclasses.replace(trained, decoding={"rule": "upstream"})
+    for changed, rule in (({}, "upstream"), ({"rule": "standard"}, "standard")):
+        assert find_decoding(folder, kept, changed).rule == rule
+    odd = dataclasses.replace(trained, decoding={"beams": 3})
+    with pytest.raises(ValueError, match="has the unknown decoding 'beams'"):
+        find_decoding(folder, odd, {})
 
 
 def test_errors_are_one_line(mplug2, checkpoint, clips, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -127,6 +128,22 @@ def test_json_scores_views_and_bad_files(mplug2, trained, world, tmp_path):
         "classify", wide, "--checkpoint", trained, "--scores", "--top-k", 2
     )
     assert len(lines) == 2 and len(lines[0].split("\t")) == 3
+    single = dict(line.split("\t")[1:] for line in lines)
+    # An evaluation averages the same views of two such images.
+    shutil.copy(wide, tmp_path / "again.png")
+    annotated = ({"image": name, "label": "red"} for name in ("wide.png", "again.png"))
+    (tmp_path / "wide.jsonl").write_text("\n".join(map(json.dumps, annotated)))
+    status, _, _ = mplug2(
+        *("evaluate", "--checkpoint", trained, "--task", "classification"),
+        *("--annotations", tmp_path / "wide.jsonl", "--clips", 2, "--crops", 3),
+        *("--output", tmp_path / "out.json"),
+    )
+    assert status == 0
+    records = json.loads((tmp_path / "out.json").read_text())["records"]
+    for record in records["classification"]:
+        assert record["prediction"] == found["class"]
+        assert record["score"] == pytest.approx(found["probability"], abs=1e-5)
+        assert record["score"] != pytest.approx(float(single[found["class"]]), abs=1e-3)
 
 
 def test_errors_are_one_line(mplug2, trained, world):

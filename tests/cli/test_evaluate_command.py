@@ -1,5 +1,6 @@
 """`mplug2 evaluate` on a small annotated set."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -7,7 +8,8 @@ import shutil
 import pytest
 import small
 
-from mplug2_jax.cli.evaluate import Progress
+from mplug2_jax.checkpoint.load import read_metadata
+from mplug2_jax.cli.progress import Progress
 
 SMALL = ("--batch-size", 2, "--beam-size", small.BEAM)
 
@@ -42,6 +44,29 @@ def test_a_table_and_a_file(mplug2, checkpoint, clips, tmp_path):
     assert [r["prediction"] for r in written["records"]["caption"]] == captions
     assert written["decoding"]["rule"] == "upstream"
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_texts_are_written_as_the_checkpoint_says(mplug2, checkpoint, clips, tmp_path):
+    """One of an earlier version says nothing, and is read all the same."""
+    folder, output = tmp_path / "own", tmp_path / "results.json"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("decoding") == {}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_metadata(folder) == read_metadata(checkpoint)
+    judged = {"decoding": {"beam_size": small.BEAM, "min_caption_length": 2}}
+    (folder / "config.json").write_text(json.dumps(config | judged))
+    annotate(tmp_path / "test.jsonl", clips, ["w5"] * 3)
+    status, _, _ = mplug2(
+        *("evaluate", "--checkpoint", folder, "--batch-size", 2, "--task", "caption"),
+        *("--annotations", tmp_path / "test.jsonl", "--output", output, "--no-meteor"),
+    )
+    written = json.loads(output.read_text())
+    assert status == 0 and written["decoding"] == dataclasses.asdict(
+        dataclasses.replace(small.DECODING, min_caption_length=2)
+    )
+    captions = [caption.text for caption in small.predictor().caption(clips)]
+    assert [r["prediction"] for r in written["records"]["caption"]] == captions
 
 
 def test_a_bad_file_is_reported(mplug2, checkpoint, clips, tmp_path):

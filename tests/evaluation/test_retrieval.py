@@ -12,6 +12,7 @@ from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.examples import Example
 from mplug2_jax.evaluation.retrieval import (
+    TooManyUnusableError,
     dual,
     ranks_of,
     recall,
@@ -170,11 +171,28 @@ def test_what_cannot_be_searched_is_an_error(predictor, examples):
     with pytest.raises(ValueError, match=r"no contrastive.*checkpoint of pretraining"):
         retrieve(small.predictor(), examples)
     bare = dataclasses.replace(examples[1], captions=())
-    with pytest.raises(ValueError, match=r"1 of 2 examples have no caption"):
+    with pytest.raises(ValueError, match=r"1 of 2 examples cannot .*it has no caption"):
         retrieve(predictor, [examples[0], bare])
     gone = dataclasses.replace(examples[1], media=Path("gone.mp4"))
-    with pytest.raises(OSError, match=r"gone\.mp4"):
+    with pytest.raises(TooManyUnusableError, match=r"gone\.mp4") as error:
         retrieve(predictor, [examples[0], gone])
+    assert list(error.value.skipped) == [gone.id]
+    with pytest.raises(TooManyUnusableError, match="1 of 1 examples"):
+        search_results(predictor, [gone], max_bad_share=1.0)
+
+
+def test_a_share_of_the_examples_may_be_unusable(predictor, examples):
+    """The others are searched as if these were not there."""
+    bare = dataclasses.replace(examples[1], captions=())
+    several = dataclasses.replace(examples[2], others=(examples[0].media,))
+    gone = dataclasses.replace(examples[2], id="gone", media=Path("gone.mp4"))
+    some = [examples[0], bare, gone, several, examples[3]]
+    with pytest.raises(TooManyUnusableError, match="3 of 5"):
+        search_results(predictor, some, 2, max_bad_share=0.5)
+    found = search_results(predictor, some, 2, max_bad_share=0.6)
+    alone = search_results(predictor, [examples[0], examples[3]], 2)
+    assert (found.metrics, found.records) == (alone.metrics, alone.records)
+    assert set(found.skipped) == {bare.id, "gone", several.id} and not alone.skipped
 
 
 def test_the_command(predictor, examples, tmp_path, capsys):
@@ -194,7 +212,12 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     assert main(arguments) == 0
     table = dict(line.split() for line in capsys.readouterr().out.splitlines())
     expected = retrieve(predictor, examples, rerank=2, dual_softmax=True)
-    assert json.loads(output.read_text())["metrics"] == expected
+    written = json.loads(output.read_text())
+    assert written["metrics"] == {"retrieval": expected}
+    assert (written["rerank"], written["n"]) == (2, len(examples))
+    ranks = [text["rank"] for text in written["records"]["retrieval"]]
+    assert len(ranks) == sum(map(len, CAPTIONS))
+    assert np.mean(np.array(ranks) == 0) == expected["text_to_video/recall_1"]
     assert table["text_to_video/median_rank"] == "2"
     assert (
         float(table["video_to_text/recall_1"])
@@ -202,9 +225,19 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     )
     assert main([*arguments, "--caption-length", "2"]) == 0
     cut = json.loads(output.read_text())
-    assert cut["inputs"]["caption_length"] == 2 and cut["metrics"] != expected
+    assert cut["inputs"]["caption_length"] == 2 and cut["metrics"] != written["metrics"]
     other = ["--checkpoint", str(folder), "--annotations", str(annotations)]
     assert main(["evaluate", *other, "--task", "qa", "--caption-length", "9"]) == 2
     assert "--caption-length needs --task retrieval" in capsys.readouterr().err
+    with annotations.open("a") as file:
+        bare = {"video": str(examples[0].media), "start": 0.5, "label": "a"}
+        file.write(json.dumps(bare))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "1 of 5 examples cannot be searched" in capsys.readouterr().err
+    assert main([*arguments, "--max-bad-share", "0.2"]) == 0
+    assert "it has no caption to be found by" in capsys.readouterr().err
+    again = json.loads(output.read_text())
+    assert again["metrics"] == written["metrics"] and again["n"] == len(examples)
     assert main([*arguments, "--rerank", "-1"]) == 2
     assert "--rerank is -1" in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """All tasks of a checkpoint on all annotations: one table, one page of examples."""
 
+import dataclasses
 import json
-import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from PIL import Image
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.opening import path_and_split
 from mplug2_jax.data.sources import read_jsonl
-from mplug2_jax.evaluation.gallery import gallery, quality, right
+from mplug2_jax.evaluation import suite
+from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
+from mplug2_jax.evaluation.gallery import best_and_worst, gallery, quality, right
 from mplug2_jax.evaluation.measured import Measured
+from mplug2_jax.evaluation.report import _line
 from mplug2_jax.evaluation.results import Record, Results
+from mplug2_jax.retriever import Retriever
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +84,8 @@ def run(checkpoint, output, *annotations, extra=()):
 def test_every_task_of_a_checkpoint(checkpoint, annotations, tmp_path, capsys):
     assert run(checkpoint, tmp_path / "out", *annotations) == 0
     table = (tmp_path / "out" / "results.md").read_text().splitlines()
-    assert re.fullmatch(
-        rf"checkpoint: {re.escape(str(checkpoint))}, version: \S+, commit: \S+, "
-        r"date: \d{4}-\d\d-\d\d",
-        table[0],
-    )
+    about = {"checkpoint": checkpoint, **suite.origin()}
+    assert table[0] == ", ".join(f"{name}: {value}" for name, value in about.items())
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in table[2:]]
     assert [row[:1] + row[2:4] for row in cells[2:]] == [
         ["all.jsonl", "caption", "3"],
@@ -91,8 +93,14 @@ def test_every_task_of_a_checkpoint(checkpoint, annotations, tmp_path, capsys):
         ["all.jsonl", "retrieval", "3"],
         ["qa.jsonl", "qa", "3"],
     ]
-    assert all(row[5] == "beam 4, standard rule" for row in cells[2:4])
-    assert "text to video/recall 1" in cells[4][4] and cells[4][5] == ""
+    searched = "beam size 4, length penalty 0.6, rule standard"
+    assert [row[5] for row in cells[2:]] == [
+        f"beam, max length 9, min length 2, {searched}",
+        f"beam, max length 9, min length 1, {searched}",
+        "among 3 media, the best 2 ordered by matching",
+        f"beam, max length 9, min length 1, {searched}",
+    ]
+    assert "text to video/recall 1" in cells[4][4]
     printed = capsys.readouterr().out
     assert printed.count("retrieval") == 1 and "all.jsonl" in printed
     written = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -114,14 +122,73 @@ def test_a_share_of_media_may_be_unusable(
     """Others are searched as if it were not there; without a share none are."""
     shared = tmp_path / "out", broken, annotations[0]
     assert run(searching, *shared) == 1
-    assert capsys.readouterr().err.count("left out") == 1
+    assert capsys.readouterr().err.count("evaluate: left out") == 1
     assert table(tmp_path / "out") == [["all.jsonl", "", "retrieval", "3"]]
     for model, asked in ((searching, 1), (checkpoint, 3)):
         assert run(model, *shared, extra=("--max-bad-share", 0.3)) == 0
         said = (tmp_path / "out" / "results.md").read_text()
-        assert "1 media could not be used" in said
+        assert "1 left out:" in said
         rows = [line.split("|")[3:] for line in said.splitlines() if line[:1] == "|"]
         assert rows[2 : 2 + asked] == rows[2 + asked :]
+
+
+def test_media_without_captions_are_not_searched(searching, annotations, tmp_path):
+    """They are named, and count like other unusable ones."""
+    shutil.copy(annotations[0].parent / "clip0.mp4", tmp_path / "bare.mp4")
+    line = {"video": str(tmp_path / "bare.mp4"), "question": "w1", "answer": "w0"}
+    some, out = tmp_path / "some.jsonl", tmp_path / "out"
+    some.write_text(annotations[0].read_text() + json.dumps(line))
+    assert run(searching, out, some) == 1
+    said = (out / "results.md").read_text()
+    assert table(out) == [] and "bare.mp4: it has no caption to be found by" in said
+    share = ("--max-bad-share", 0.25)
+    assert run(searching, out, some, annotations[0], extra=share) == 0
+    said = (out / "results.md").read_text()
+    rows = [line.split("|")[3:] for line in said.splitlines() if line[:1] == "|"]
+    assert rows[2] == rows[3] and "bare.mp4: it has no caption" in said
+
+
+def test_classes_need_names_that_say_a_thing(searching, annotations, tmp_path, capsys):
+    """Those of ImageNet are ids of WordNet: a suite leaves them out and says so."""
+    clips = [json.loads(x)["video"] for x in annotations[1].read_text().splitlines()]
+    ids = ("n01440764", "n02102040", "n01440764")
+    lines = ({"video": c, "label": i} for c, i in zip(clips, ids, strict=True))
+    labelled, words = tmp_path / "labelled.jsonl", tmp_path / "words.txt"
+    labelled.write_text("\n".join(map(json.dumps, lines)))
+    assert run(searching, tmp_path / "out", labelled) == 0
+    reason = "2 of 2 classes are called by ids of WordNet, such as n01440764"
+    said = (tmp_path / "out" / "results.md").read_text()
+    assert f"labelled.jsonl: zero_shot_classification: {reason}" in said
+    assert reason in capsys.readouterr().err
+    asked = ["evaluate", "--checkpoint", str(searching), "--batch-size", "3"]
+    asked += ["--annotations", str(labelled), "--task", "zero_shot_classification"]
+    assert main(asked) == 2
+    assert f"{reason}, which say nothing" in capsys.readouterr().err
+    words.write_text("n01440764\ttench\nn02102040\tw9\n")
+    assert main([*asked, "--classes", str(words)]) == 0
+    assert "zero_shot_classification/n" in capsys.readouterr().out
+
+
+def committed(folder):
+    """A repository with one commit, which is returned as git abbreviates it."""
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init"], [*name, "commit", "--allow-empty", "--message=first"]):
+        subprocess.run(["git", "-C", folder, *command], check=True, capture_output=True)
+    shown = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
+    out = subprocess.run(shown, check=True, capture_output=True, text=True)
+    return out.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_source(tmp_path, monkeypatch):
+    """None of a repository that it is merely installed below."""
+    commit = committed(tmp_path)
+    for place, expected in ((".", commit), ("venv/site-packages", None)):
+        module = tmp_path / place / "mplug2_jax" / "evaluation" / "suite.py"
+        module.parent.mkdir(parents=True)
+        monkeypatch.setattr(suite, "__file__", str(module))
+        assert suite.origin().get("commit") == expected
+    monkeypatch.setenv("PATH", "")
+    assert set(suite.origin()) == {"version", "date"}
 
 
 def test_what_was_finished_is_written_before_an_error(searching, annotations, tmp_path):
@@ -177,8 +244,12 @@ def test_pretraining_answers_and_classifies_without_more(
     assert said("ask", clips[0], small.QUESTIONS[0], "--beam-size", small.BEAM)
     ranked = said("ask", clips[0], small.QUESTIONS[0], "--candidates", words)
     assert ranked.split()[-1] in ("w3", "w9", "w27")
+    retriever = Retriever.from_checkpoint(checkpoint, matching=False, batch_size=3)
+    prompts = retriever.encode_texts(["w5 w3", "w5 w9", "w5 w27"]).features
+    likeness = retriever.encode_media(clips).features @ prompts.T
+    names = [("w3", "w9", "w27")[place] for place in likeness.argmax(1)]
     found = said("classify", *clips, "--classes", words, "--template", "w5 {}")
-    names = [line.split("\t")[1] for line in found.splitlines()]
+    assert [line.split("\t")[1] for line in found.splitlines()] == names
     labelled = tmp_path / "labelled.jsonl"
     lines = ({"video": c, "label": n} for c, n in zip(clips, names, strict=True))
     labelled.write_text("\n".join(map(json.dumps, lines)))
@@ -249,6 +320,17 @@ def test_quality_orders_predictions_of_every_task():
     assert quality("retrieval", record(rank=3)) == 0.25
 
 
+def test_the_surest_come_first_among_the_best_and_among_the_worst():
+    ranks, scores = (0, 3, 0, 1, 3, 2, 0, 1), (0.2, 0.5, 0.9, 0.1, 0.7, 0.3, 0.4, 0.8)
+    records = [
+        record(id=str(place), rank=rank, score=score)
+        for place, (rank, score) in enumerate(zip(ranks, scores, strict=True))
+    ]
+    chosen = best_and_worst("classification", records)
+    ids = {name: "".join(its.id for its in chosen[name]) for name in chosen}
+    assert ids == {"best": "260735", "worst": "415732"}
+
+
 def test_right_and_wrong_are_what_a_task_means_by_it():
     assert right("qa", record()) is True
     assert right("qa", record(prediction="c")) is False
@@ -258,6 +340,14 @@ def test_right_and_wrong_are_what_a_task_means_by_it():
     assert right("caption", record()) is None
     assert right("classification", record(rank=0)) is True
     assert right("retrieval", record(rank=1)) is False
+    # An answer counts as it does in the score: cleaned, and against the first alone.
+    truth = "a cat", "dog"
+    two = [record(prediction=text, truth=truth) for text in ("A  Cat", "dog")]
+    assert [right("qa", its) for its in two] == [True, False]
+    asked = [AnswerRecord(its.prediction, its.truth[0]) for its in two]
+    assert score_answers(asked)["accuracy"] == 0.5
+    assert 'class="right"' in _line(record(prediction="A cat.", truth=("b", "a cat")))
+    assert 'class="wrong"' in _line(dataclasses.replace(two[1], question="what"))
     number = record(prediction="3.5", truth=("4",))
     assert right("text_classification", number) is None
     assert quality("text_classification", number) == pytest.approx(2 / 3)
@@ -275,7 +365,7 @@ def test_the_page_marks_answers_but_no_captions():
     }
     metrics = {"qa": {"accuracy": 0.5, "kinds/x": 0.25, "n": 2}}
     results = Results(metrics, records, {}, 1.0)
-    page = gallery([Measured("a.jsonl", "", (), results, "")], {})
+    page = gallery([Measured("a.jsonl", "", (), results, {})], {})
     assert '<td class="">a cat</td>' in page and '<td class="wrong">no</td>' in page
     assert page.count('class="right"') == 2  # the box, best and worst alike
     assert "<td><span>accuracy 50.0</span><span>kinds/x 25.0</span></td>" in page
@@ -297,5 +387,5 @@ def test_boxes_are_drawn_on_the_picture(tmp_path):
     assert (pixels[round(0.5 * side), round(0.25 * side)] == green).all()
     assert (pixels[round(0.5 * side), round(0.1 * side)] == red).all()
     results = Results({"grounding": {"n": 1}}, {"grounding": (found,)}, {}, 1.0)
-    page = gallery([Measured("a.jsonl", "", examples, results, "")], {"made": "<now>"})
+    page = gallery([Measured("a.jsonl", "", examples, results, {})], {"made": "<now>"})
     assert "&lt;now&gt;" in page and page.count("data:image/png") == 2

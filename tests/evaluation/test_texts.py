@@ -1,19 +1,24 @@
 """Texts classified and scored; a run that learns entailment, and its evaluation."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import small
 
+from mplug2_jax.checkpoint.load import read_metadata
 from mplug2_jax.cli.main import main
 from mplug2_jax.data import shape_tasks, shapes
 from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.inputs import InputConfig
-from mplug2_jax.data.opening import DataConfig
+from mplug2_jax.data.opening import DataConfig, is_texts
 from mplug2_jax.data.sources import read_text_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
+from mplug2_jax.decoding.settings import Decoding
 from mplug2_jax.evaluation.results import Record
+from mplug2_jax.evaluation.suite import run_suite
 from mplug2_jax.evaluation.texts import (
     TASK,
     class_record,
@@ -28,6 +33,7 @@ from mplug2_jax.training.validation import score_of
 
 CLASSES = ("entailment", "not_entailment")
 SMALL = small.SLIGHT
+JUDGED = Decoding(beam_size=3, min_caption_length=8)
 
 
 def records(said, true):
@@ -66,6 +72,8 @@ def test_a_record_has_the_rank_of_the_true_class():
     assert (record.prediction, record.truth, record.rank) == ("c", ("b",), 2)
     shares = np.exp([0.5, 0.25, 2.0])
     assert record.score == pytest.approx(shares[2] / shares.sum())
+    equal = class_record("b", [1.0, 1.0, 0.0], ("a", "b", "c"), id="x")
+    assert (equal.prediction, equal.rank) == ("a", 1)  # wrong, and not first
     number = class_record("2.5", [1.25], (), id="x")
     assert (number.prediction, number.score, number.rank) == ("1.25", 1.25, None)
 
@@ -96,6 +104,7 @@ def finished(tmp_path_factory):
         devices=1,
         steps=150,
         log_every=50,
+        decoding=JUDGED,
     )
     return folder, train(config, folder / "run")
 
@@ -113,12 +122,51 @@ def test_a_run_learns_what_follows(finished, capsys):
     written = json.loads((folder / "out.json").read_text())["records"]
     classifier = TextClassifier.from_checkpoint(folder / "run", batch_size=12)
     assert classifier.classes == CLASSES
+    # What writes texts does it as the run would have been judged.
+    stored = read_metadata(folder / "run" / "final").decoding
+    assert stored == dataclasses.asdict(JUDGED)
+    own = dataclasses.replace(JUDGED, rule="standard")
+    assert classifier.predictor.decoding == own
     examples = read_text_jsonl(annotations)
     results = evaluate_texts(classifier.predictor, examples)
     said = [record.prediction for record in results.records["text_classification"]]
     assert said == [r["prediction"] for r in written["text_classification"]]
     first = classifier.classify(examples[0].text, examples[0].second)
     assert first.text == said[0] and first.score >= 0.5
+
+
+def test_sets_of_glue_are_scored_by_their_own_metrics(finished, tmp_path, capsys):
+    """By the command and in a suite: by Matthews' correlation, not accuracy and F1."""
+    folder, _ = finished
+    (tmp_path / "glue").mkdir()
+    file = str(shutil.copy(folder / "pairs.jsonl", tmp_path / "glue" / "cola"))
+    asked = ["--checkpoint", str(folder / "run"), "--annotations", file]
+    assert main(["evaluate", *asked]) == 0
+    table = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    its = TextClassifier.from_checkpoint(folder / "run").predictor
+    (found,) = (measured.results for measured in run_suite(its, [file]))
+    said = [record.prediction == CLASSES[1] for record in found.records[TASK]]
+    true = [record.truth[0] == CLASSES[1] for record in found.records[TASK]]
+    expected = np.corrcoef(said, true)[0, 1]
+    assert found.metrics[TASK] == {"matthews": pytest.approx(expected), "n": 12}
+    assert table == {f"{TASK}/matthews": f"{100 * expected:.2f}", f"{TASK}/n": "12"}
+
+
+def test_a_broken_line_does_not_make_texts_media(tmp_path):
+    text, medium = {"text": "a", "label": "b"}, {"video": "a", "text": "b"}
+    path = tmp_path / "some.jsonl"
+    for first, then, expected in (
+        (b'{"text": ', text, True),
+        (b"\xff\xfe", text, True),
+        (b"[1]\n\n{}", text, True),
+        (b'{"label": "b"}', text, True),
+        (b'{"text": ', medium, False),
+        (b'{"images": ["a"]}', text, False),
+        (b"{", {}, False),
+    ):
+        path.write_bytes(first + b"\n" + json.dumps(then).encode())
+        assert is_texts(DataConfig(str(path))) is expected, first
+    assert not is_texts(DataConfig(str(tmp_path / "gone.jsonl")))
 
 
 def test_bad_annotations_are_named(finished, capsys):
@@ -146,3 +194,10 @@ def test_bad_annotations_are_named(finished, capsys):
     assert "bad.jsonl, line 2: a text without its label" in error(good, {"text": "b"})
     assert "line 2: text must be a text" in error(good, {"text": "", "label": "a"})
     assert "and --task is qa; leave it out" in error(good, task="qa")
+    bad.write_text("no JSON\n" + json.dumps(good))
+    asked = ["evaluate", "--checkpoint", str(folder / "run"), "--annotations", str(bad)]
+    assert main(asked) == 2
+    assert "bad.jsonl, line 1: not a JSON object" in capsys.readouterr().err
+    assert main([*asked, "--max-bad-share", "0.5"]) == 0
+    table = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert table[f"{TASK}/n"] == "1"
