@@ -18,6 +18,7 @@ from typing import Any
 from measuring import machine
 from running import CONFIGS, command, search, trained
 
+WAYS = ("text_to_video", "video_to_text")
 KINDS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
 
 
@@ -48,7 +49,7 @@ class Row:
 ROWS = (
     Row(
         *("retrieval among 100 clips", "retrieval_shapes", "video", "shapes"),
-        ("text_to_video/recall_1", "video_to_text/recall_1"),
+        tuple(f"{way}/recall_{k}" for k in (1, 5) for way in WAYS),
         *("1", (), 100),
     ),
     Row(
@@ -156,15 +157,18 @@ def learned(args: argparse.Namespace, rows: list[Row]) -> str:
     lines = ["| task | configuration | minutes | reached | chance |", "|---" * 5 + "|"]
     for row in rows:
         found, minutes = measured(args, row, args.workdir / row.config, args.pretrained)
-        shown = ", ".join(
-            f"{name.split('/', 1)[1].replace('_', ' ')} {found[name]:.1%}"
-            for name in row.metrics
-        )
+        shown = ", ".join(_shown(name, found[name]) for name in row.metrics)
         config = f"`{row.config}.py`"
         lines.append(
             f"| {row.name} | {config} | {minutes:.1f} | {shown} | {row.chance} % |"
         )
     return "\n".join(lines)
+
+
+def _shown(metric: str, value: float) -> str:
+    name = metric if metric.startswith(WAYS) else metric.partition("/")[2]
+    number = f"{value:.2f}" if name == "cider" else f"{value:.1%}"
+    return f"{name.replace('_', ' ')} {number}"
 
 
 def compared(args: argparse.Namespace, rows: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Captions on the synthetic world in the released form: vision alone is read.
+"""Captions on the synthetic world in the released form: a prompt, vision alone is read.
 
     mplug2 prepare shapes --data-dir data
     mplug2 train --config configs/caption_shapes.py --workdir runs/caption_shapes
@@ -15,7 +15,7 @@ def get_config():
     config = default_config("captioning", "tiny")
     config.init_from = "runs/pretrain_shapes"
     config.train.path = "data/mplug2_data/shapes/1.0.0"
-    config.inputs.prompt = ""
+    config.inputs.prompt, config.inputs.prompt_joined = "in the video", False
     config.inputs.caption_length = 20
     config.batch.captions_per_video = 1
     config.decoding.beam_size = 3

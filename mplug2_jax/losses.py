@@ -135,6 +135,11 @@ def contrastive(
 def negative_weights(
     logits: Float[Array, "B S"], same: Bool[Array, "B B"]
 ) -> Float[Array, "B B"]:
-    """Chances of each of the batch to be a row's hard negative, not normalised."""
+    """Chances of each of the batch to be a row's hard negative, not normalised.
+
+    Above 0 for all that may be one: at a low temperature a softmax is 0 for all but the
+    row's own, which must never be drawn.
+    """
     inside = jax.nn.softmax(logits[:, : len(logits)])
+    inside = jnp.maximum(inside, jnp.finfo(inside.dtype).tiny)
     return jax.lax.stop_gradient(jnp.where(same, 0.0, inside))

@@ -21,6 +21,12 @@ if TYPE_CHECKING:  # help comes before JAX
 
 TASKS = {"caption": "captioning", "qa": "question_answering"}
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+# Options of a starting checkpoint: where their values lie in the configuration.
+_ABLATIONS = {
+    "universal_layers": ("universal", "num_layers"),
+    "latents": ("universal", "num_latents"),
+    "local_temporal": ("vision", "local_temporal"),
+}
 _FORWARD_ONLY = (
     "clip",
     "bert",
@@ -29,6 +35,7 @@ _FORWARD_ONLY = (
     "task",
     "image_size",
     "temporal_stride",
+    *_ABLATIONS,
     "allow_missing",
     "keep_dead",
     "vocab",
@@ -58,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--task", choices=sorted(TASKS), help="convert only this task's modules")
     add("--image-size", type=int, help="resize the position embeddings, in pixels")
     add("--temporal-stride", type=int, help="of a stem that merges frames; default 2")
+    only = "(with --clip and --bert)"
+    add("--universal-layers", type=int, metavar="N", help=f"of all text layers {only}")
+    add("--latents", type=int, metavar="N", help=f"of the universal layers {only}")
+    add("--local-temporal", choices=("both", "first", "none"), help=f"modules {only}")
     add("--allow-missing", metavar="REGEX", help="keys to initialise when missing")
     add("--keep-dead", action="store_true", help="keep unused weights for the way back")
     add("--vocab", metavar="PATH", help="BERT's vocab.txt, stored with the checkpoint")
@@ -88,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         if source is not None and clip is None and bert is None:
+            _no_ablations(args)
             report = convert_file(source, args.to, _options(args))
         elif source is None and clip is not None and bert is not None:
             report = join_files(clip, bert, args.to, _options(args))
@@ -98,6 +110,23 @@ def run(args: argparse.Namespace) -> int:
         raise
     _finish(report, args)
     return 0
+
+
+def _no_ablations(args: argparse.Namespace) -> None:
+    if given := [name for name in _ABLATIONS if getattr(args, name) is not None]:
+        option = given[0].replace("_", "-")
+        raise ValueError(
+            f"--{option} is for --clip with --bert; {args.source} was trained with "
+            "what it has."
+        )
+
+
+def _ablations(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for option, (section, name) in _ABLATIONS.items():
+        if (value := getattr(args, option)) is not None:
+            found.setdefault(section, {})[name] = value
+    return found
 
 
 def _finish(report: "Report", args: argparse.Namespace) -> None:
@@ -111,7 +140,7 @@ def _export(args: argparse.Namespace) -> int:
     from mplug2_jax.checkpoint.parts import find_checkpoint
     from mplug2_jax.conversion.convert import export_checkpoint
 
-    given = [name for name in _FORWARD_ONLY if getattr(args, name)]
+    given = [name for name in _FORWARD_ONLY if getattr(args, name) not in (None, False)]
     if given:
         option = given[0].replace("_", "-")
         raise ValueError(
@@ -136,6 +165,7 @@ def _options(args: argparse.Namespace) -> "Options":
         modules=COMPOSITION[TASKS[args.task]].modules if args.task else None,
         image_size=args.image_size,
         temporal_stride=args.temporal_stride,
+        ablations=_ablations(args),
         allow_missing=args.allow_missing,
         keep_dead=args.keep_dead,
         tokenizer=tokenizer,

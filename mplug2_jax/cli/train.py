@@ -10,6 +10,7 @@ that step and one save. A second Ctrl-C does not wait.
 
 import argparse
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def _memory_named() -> Iterator[None]:
         ) from error
 
 
+def _reason(error: Exception) -> str:
+    """In one line; ml_collections reports unknown keys with a guess, in quotes."""
+    text, hint = str(error).strip(), r'(?:\\n|\s)*Did you mean "(\w+)".*'
+    found = re.fullmatch(rf"""["'\\]*(\w+)["'\\]*(?:{hint})?""", text, re.DOTALL)
+    if isinstance(error, (KeyError, AttributeError)) and found:
+        guess = f"did you mean {found[2]}?" if found[2] else "look into the file."
+        return f"there is no key {found[1]}; {guess}"
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]}"
+
+
 def read_config(path: str, overrides: list[str]) -> dict[str, Any]:
     """The values of a file with --config.NAME=VALUE arguments applied.
 
@@ -81,10 +92,9 @@ def read_config(path: str, overrides: list[str]) -> dict[str, Any]:
         rest = values(argv)[1:]
         config = values["config"].value
     except Exception as error:  # the file is code and may raise anything
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise ValueError(
             f"{path} with {' '.join(overrides) or 'no overrides'} is no "
-            f"configuration: {reason}"
+            f"configuration: {_reason(error)}"
         ) from error
     if rest:
         raise ValueError(f"Unknown arguments {rest}; expected --config.NAME=VALUE.")

@@ -53,6 +53,8 @@ class Options:
       modules: the modules to convert; None means all that the file has.
       image_size: resolution to resize the position embeddings to, in pixels.
       temporal_stride: of a stem that merges frames; shapes do not tell it.
+      ablations: of a starting checkpoint, by section of the configuration: values that
+        no weight of CLIP or BERT decides, such as the number of universal layers.
       allow_missing: regular expression of keys that may be missing.
       keep_dead: whether to keep weights that nothing reads beside the checkpoint.
       tokenizer: saved with the checkpoint.
@@ -65,6 +67,7 @@ class Options:
     modules: tuple[str, ...] | None = None
     image_size: int | None = None
     temporal_stride: int | None = None
+    ablations: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     allow_missing: str | None = None
     keep_dead: bool = False
     tokenizer: Saveable | None = None
@@ -126,6 +129,7 @@ def join_files(clip: Path, bert: Path, target: Path, options: Options) -> Report
     config = _chosen(
         infer_config(shapes, size=options.size, bert=options.bert), options
     )
+    config = config.replace(**options.ablations)
     renamed = (
         rename_clip(clip_file.tensors, 3 if config.vision.temporal_downsampling else 1),
         rename_bert(bert_file.tensors, config),

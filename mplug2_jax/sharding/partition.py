@@ -115,6 +115,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
+def row_shards(mesh: Mesh) -> int:
+    """Pieces that a batch's rows lie in."""
+    return _size(ROWS, mesh)
+
+
 def check_batch(rows: int, mesh: Mesh | None, accumulation: int = 1) -> None:
     """Raises ValueError unless a batch of `rows` videos divides evenly."""
     parts = 1 if mesh is None else _size(ROWS, mesh)

@@ -118,12 +118,18 @@ def contrast(
     }
 
 
-def matching(logits: Float[Array, "B 3 2"]) -> Metrics:
-    """VLM: pairs against hard negatives of both kinds."""
+def matching(logits: Float[Array, "B 3 2"], alone: Bool[Array, "B"]) -> Metrics:
+    """VLM: pairs against hard negatives of both kinds.
+
+    Args:
+      alone: rows to which all of the batch belongs: their negatives are none.
+    """
     labels = jnp.zeros(logits.shape[:2], jnp.int32).at[:, 0].set(1)
+    counts = jnp.ones(labels.shape).at[:, 1:].multiply(~alone[:, None])
+    number = counts.sum()
     return {
-        "loss_vlm": cross_entropy(logits, labels).mean(),
-        "accuracy_vlm": (logits.argmax(-1) == labels).mean(),
+        "loss_vlm": (counts * cross_entropy(logits, labels)).sum() / number,
+        "accuracy_vlm": (counts * (logits.argmax(-1) == labels)).sum() / number,
     }
 
 

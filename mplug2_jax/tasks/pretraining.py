@@ -255,15 +255,18 @@ class Pretraining(Task):
         texts = self.texts(batch, masked)
         own = self.encode(models.student, batch, texts, parts)
         taught = self.encode(models.taught, batch, texts, parts)
-        metrics, other = {}, None
+        frames = batch.require("frames")
+        metrics, other, alone = {}, None, jnp.zeros(len(frames), bool)
         if own.features is not None:
             keys = own.features, taught and taught.features
             same = terms.belonging(batch, queue)
             temperature = self.temperature(models)
             metrics |= terms.contrast(*keys, temperature, soft_weight, same, queue)
+            inside = same[:, : len(same)]
+            alone = inside.all(axis=1)
             if self.objectives.vlm > 0:
                 if not isinstance(negatives, Negatives):
-                    inside, others = same[:, : len(same)], terms.keys_of(*keys, queue)
+                    others = terms.keys_of(*keys, queue)
                     chances = terms.hard_negative_weights(
                         keys[0], others, temperature, inside
                     )
@@ -288,7 +291,7 @@ class Pretraining(Task):
 
         scored, words = in_parts(score, parts, own, taught, other, batch, masked)
         if scored is not None:
-            metrics |= terms.matching(scored)
+            metrics |= terms.matching(scored, alone)
         for name, predicted in words.items():
             metrics |= predicted.metrics(name)
         return self._total(metrics), LossOutput(metrics, queue)

@@ -3,8 +3,8 @@
 import contextlib
 import ctypes
 
-# malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
-KEEP = ((-8, 1), (-4, 0), (-1, 2**31 - 1))
+# malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never)
+KEEP = ((-8, 1), (-4, 0), (-1, -1))
 DEFAULT = ((-8, 0), (-4, 65536), (-1, 128 * 1024))
 
 

@@ -70,7 +70,7 @@ class RunConfig:
     task: str
     model: MPlug2Config
     train: DataConfig = DataConfig()
-    validation: DataConfig = DataConfig()
+    validation: DataConfig = DataConfig(split="validation")
     mixture: tuple[PartConfig, ...] = ()
     init_from: str = ""
     vocab: str = ""

@@ -19,7 +19,7 @@ from mplug2_jax.sharding.partition import shard_batch
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.allocator import keep_freed_memory
 from mplug2_jax.training.config import PRETRAINING, RunConfig
-from mplug2_jax.training.flops import step_flops
+from mplug2_jax.training.flops import model_flops
 from mplug2_jax.training.interrupts import Interrupts, Stopped, interrupts
 from mplug2_jax.training.metrics import MetricWriter
 from mplug2_jax.training.optimizer import make_optimizer
@@ -90,8 +90,12 @@ class _Run:
         inputs = dataclasses.asdict(config.inputs)
         if config.task == PRETRAINING:
             inputs["instruction"] = CAPTION_INSTRUCTION
-        made_of = self.task.config, self.task.modules
-        metadata = Metadata(*made_of, inputs=inputs, task=config.task)
+        metadata = Metadata(
+            *(self.task.config, self.task.modules),
+            inputs=inputs,
+            task=config.task,
+            decoding=dataclasses.asdict(config.decoding),
+        )
         about = {
             "config": dataclasses.asdict(config),
             "checkpoint": json.loads(metadata.to_json()),
@@ -99,8 +103,8 @@ class _Run:
         self.manager = StateManager(workdir / "checkpoints", config.keep, about)
         resumed = self.manager.latest is not None
         claim_workdir(workdir, config, tokenizer, resumed)
-        best_by = config.best_by
-        self.best = Best(workdir, metadata, tokenizer, best_by, resumed=resumed)
+        judging = workdir, metadata, tokenizer, config.best_by
+        self.best = Best(*judging, resumed=resumed)
 
     def first_state(self) -> tuple[TrainState, Progress]:
         """The newest saved state, else the starting weights, else random ones.
@@ -225,24 +229,14 @@ def _peak(mesh: Mesh) -> float | None:
 def _flop_counter(
     config: RunConfig, task: Task, optimizer: Any, mesh: Mesh
 ) -> Callable[[str, Any], float]:
-    """FLOPs of a step by the kind of its batch, counted once; 0 if nobody asks.
-
-    They are the model's: of a program that recomputes nothing in its backward pass.
-    """
+    """`model_flops` by the kind of a batch, counted once; 0 if nobody asks."""
     known: dict[str, float] = {}
     if _peak(mesh) is None:
         return lambda kind, batch: 0.0
-    model = task.config.replace(numerics={"remat": "none"})
-    made_of = dataclasses.replace(task, config=model), optimizer, config.distillation
-    advance = make_step(*made_of)
 
     def flops(kind: str, batch: Any) -> float:
         if kind not in known:
-            shapes = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch
-            )
-            state, key = abstract_state(*made_of), jax.random.key(0)
-            known[kind] = step_flops(advance, state, shapes, key)
+            known[kind] = model_flops(task, optimizer, config.distillation, batch)
         return known[kind]
 
     return flops

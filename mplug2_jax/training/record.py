@@ -15,8 +15,8 @@ from mplug2_jax.training.config import RunConfig
 
 RUN = "run.json"
 # What may change between two runs of a workdir: no step's result depends on it, beyond
-# rounding for mesh and accumulation. `vocab` is a place; the vocabulary found there
-# is compared.
+# rounding, and what dropout draws, for mesh and accumulation. `vocab` is a place; the
+# vocabulary found there is compared.
 MAY_CHANGE = (
     *("accumulation", "mesh", "devices", "vocab"),
     *("log_every", "eval_every", "save_every", "eval_examples", "keep", "decoding"),

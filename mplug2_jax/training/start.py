@@ -18,7 +18,6 @@ from mplug2_jax.data.batches import Batches
 from mplug2_jax.data.mixture import mixture_batches
 from mplug2_jax.data.opening import open_examples, open_text_examples
 from mplug2_jax.data.pipeline import (
-    all_images,
     epochs_to_steps,
     text_batches,
     training_batches,
@@ -29,12 +28,18 @@ from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import HEADS
 from mplug2_jax.sharding.mesh import make_mesh
-from mplug2_jax.sharding.partition import check_batch, process_part
-from mplug2_jax.sharding.rules import ROWS
+from mplug2_jax.sharding.partition import check_batch, process_part, row_shards
 from mplug2_jax.tasks import CLASSIFICATION, TASKS
 from mplug2_jax.tasks.base import Task
-from mplug2_jax.training.config import GROUNDING, TEXTS, RunConfig
+from mplug2_jax.training.config import GROUNDING, PRETRAINING, TEXTS, RunConfig
 from mplug2_jax.types import MultimodalBatch
+
+# Values that change which weights there are, and what `mplug2 convert` calls them.
+ABLATIONS = (
+    ("universal", "num_layers", "--universal-layers"),
+    ("universal", "num_latents", "--latents"),
+    ("vision", "local_temporal", "--local-temporal"),
+)
 
 
 def with_classes(config: RunConfig) -> tuple[RunConfig, Any]:
@@ -109,6 +114,8 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
             f"{config.init_from} {words}; give the vocabulary it was trained with "
             "(--config.vocab=PATH)."
         )
+    if config.task == PRETRAINING:
+        _check_ablations(config, metadata.config)
     model = _trained_as(metadata.config, config.model)
     if "contrastive" not in metadata.modules:  # a head that starts here
         model = dataclasses.replace(model, contrastive=config.model.contrastive)
@@ -124,7 +131,7 @@ def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task
     offered: dict[str, Any] = {
         "prompt_length": config.inputs.prompt_length(tokenizer),
         "objectives": dataclasses.replace(config.objectives, **ids),
-        "shards": _row_shards(mesh),
+        "shards": row_shards(mesh),
         "classification": config.classification,
         "grounding": config.grounding,
     }
@@ -135,11 +142,22 @@ def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task
     return task_class(model, **{k: v for k, v in offered.items() if k in taken})
 
 
-def _row_shards(mesh: Mesh) -> int:
-    shards = 1
-    for axis in ROWS:
-        shards *= mesh.shape[axis]
-    return shards
+def _check_ablations(config: RunConfig, stored: MPlug2Config) -> None:
+    """The paper's ablations of modules are decided where the weights are put together.
+
+    Raises:
+      ValueError: the run asks for another model than the checkpoint's.
+    """
+    for section, name, option in ABLATIONS:
+        found, wanted = (
+            getattr(getattr(model, section), name) for model in (stored, config.model)
+        )
+        if found != wanted:
+            raise ValueError(
+                f"config.model.{section}.{name} is {wanted!r}, {config.init_from} has "
+                f"{found!r}; set it so, or make the checkpoint again with `mplug2 "
+                f"convert --clip ... --bert ... {option} {wanted}`."
+            )
 
 
 def _trained_as(stored: MPlug2Config, wanted: MPlug2Config) -> MPlug2Config:
@@ -176,10 +194,10 @@ def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
     modules = [name for name in task.modules if name not in fresh]
     if jax.process_index() == 0:
         print(_taken(str(folder), modules, metadata.modules, fresh), flush=True)
-    params, _ = load_checkpoint(folder, modules)
+    params, _ = load_checkpoint(folder, modules, on_host=True)
     teacher = None
     if config.distillation.weight > 0 and has_teacher(folder):
-        teacher, _ = load_checkpoint(folder, modules, tree="teacher")
+        teacher, _ = load_checkpoint(folder, modules, tree="teacher", on_host=True)
     if fresh:
         drawn = jax.jit(lambda key: {name: task.init(key)[name] for name in fresh})(
             jax.random.key(config.seed)
@@ -237,7 +255,6 @@ class Source:
         """Batches of videos or images, and the steps of the configured epochs."""
         batch, regression = config.batch, config.classification.regression
         targets = targets_of(config.task, tokenizer, inputs, batch, regression)
-        all_images(examples)
         steps = epochs_to_steps(config.epochs, examples, batch.batch_size, targets)
         shared = examples, tokenizer, inputs, batch, size, config.seed, *process
         return training_batches(*shared, targets=targets), steps

@@ -120,8 +120,8 @@ def create_state(
 
     Args:
       key: draws the parameters that are not given.
-      params, teacher: from a checkpoint, the same on every process; the state takes
-        them over.
+      params, teacher: from a checkpoint, whole and on the host, the same on every
+        process; the state takes them over.
 
     Raises:
       ValueError: a parameter without a sharding rule, or a pattern of

@@ -25,7 +25,12 @@ from mplug2_jax.evaluation.retrieval import retrieve
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
-from mplug2_jax.sharding.partition import on_mesh, process_part, shard_batch
+from mplug2_jax.sharding.partition import (
+    on_mesh,
+    process_part,
+    row_shards,
+    shard_batch,
+)
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, TEXTS, RunConfig
 from mplug2_jax.training.step import TrainState
@@ -84,7 +89,7 @@ class Best:
 
     def save(self, name: str, params: Any, teacher: Any = None, **source: Any) -> None:
         """Writes the checkpoint folder `name`; every process calls, one writes."""
-        params, teacher = on_one_device(params), on_one_device(teacher)
+        params, teacher = on_host(params), on_host(teacher)
         if jax.process_index() == 0:
             save_checkpoint(
                 self.workdir / name,
@@ -144,7 +149,8 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
     """
     data = config.validation
     opened: Any = open_text_examples if config.task == TEXTS else open_examples
-    examples = first(opened(data), config.eval_examples)
+    bad_share = config.batch.max_bad_share
+    examples = first(opened(data, bad_share), config.eval_examples)
     rows = max(1, config.batch.batch_size // config.accumulation)
     made_of = task.model, None, tokenizer, config.inputs, config.decoding
     predictor = Predictor(*made_of, batch_size=rows, trained_for=config.task)
@@ -165,18 +171,25 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
 def _validation_losses(
     config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh
 ) -> Evaluate:
-    """Means of the losses over whole batches of pairs, the same batches every time."""
-    examples = open_examples(config.validation)
-    kind = "image" if all_images(examples) else "video"
+    """Means of the losses over whole batches of pairs, the same batches every time.
+
+    As large as those of training, if there are so many pairs: contrast and matching
+    depend on what a pair is compared with. Pairs that fill no batch are left out.
+    """
+    bad_share = max(part.batch.max_bad_share for part in config.mixture)
+    examples = open_examples(config.validation, bad_share)
+    kind = "image" if all_images(examples, bad_share) else "video"
     like = next((p.batch for p in config.mixture if p.kind == kind), config.batch)
-    batch = dataclasses.replace(like, crop_scale=None, flip=False, randaugment=None)
-    part = PartConfig("validation", kind, data=config.validation, batch=batch)
     count = min(config.eval_examples or len(examples), len(examples))
-    if count < batch.batch_size:
+    rows = min(like.batch_size, count - count % row_shards(mesh))
+    if rows < 2:
         raise ValueError(
-            f"{config.validation.path} gives {count} validation examples, a batch "
-            f"takes {batch.batch_size}; give more, or make the batch smaller."
+            f"{config.validation.path} gives {count} validation examples; a batch of "
+            f"pairs on {row_shards(mesh)} data x fsdp shards needs more: give some."
         )
+    plain = {"crop_scale": None, "flip": False, "randaugment": None}
+    batch = dataclasses.replace(like, batch_size=rows, **plain)
+    part = PartConfig("validation", kind, data=config.validation, batch=batch)
     batches = mixture_batches(
         (part,),
         tokenizer,
@@ -195,7 +208,7 @@ def _validation_losses(
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         batches.set_state({"step": 0})
         found = []
-        for _, batch in itertools.islice(batches, count // like.batch_size):
+        for _, batch in itertools.islice(batches, count // rows):
             placed = shard_batch(batch, mesh)
             its = losses(weights_of(state), state.teacher, state.queue, placed)
             found.append({name: float(value) for name, value in its.items()})
@@ -216,6 +229,17 @@ def on_one_device(tree: Any) -> Any:
     mesh = leaves[0].sharding.mesh
     whole = _replicate(mesh)(tree)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
+def on_host(tree: Any) -> Any:
+    """Whole numpy arrays; no device holds more than one of them whole at a time."""
+
+    def fetch(leaf: Any) -> np.ndarray:
+        if not leaf.is_fully_addressable:
+            leaf = _replicate(leaf.sharding.mesh)(leaf).addressable_data(0)
+        return np.asarray(leaf)
+
+    return jax.tree.map(fetch, tree)
 
 
 @functools.cache

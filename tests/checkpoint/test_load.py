@@ -81,6 +81,12 @@ def test_shardings(saved):
     assert params["vision"]["class_embedding"].sharding == spread
 
 
+def test_parameters_on_the_host_are_on_no_device(saved):
+    params, _ = load_checkpoint(saved, ("vision",), on_host=True)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
+    equal(params, goldens.params("proj", ("vision",)))
+
+
 def test_lazy_leaves_are_read_when_asked(saved):
     params, teacher, metadata = lazy_checkpoint(saved)
     assert metadata.modules == MODULES

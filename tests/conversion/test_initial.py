@@ -53,11 +53,12 @@ def bert():
 def join(tmp_path_factory):
     """Joins two state dicts; returns the report, our parameters and upstream's."""
 
-    def run(clip, bert):
+    def run(clip, bert, **ablations):
         folder = tmp_path_factory.mktemp("joined")
         torch.save(clip, folder / "clip.pt")
         torch.save(bert, folder / "bert.bin")
-        how = Options(bert=goldens.read_json("base", "config.json")["bert"])
+        shapes = goldens.read_json("base", "config.json")["bert"]
+        how = Options(bert=shapes, ablations=ablations)
         files = folder / "clip.pt", folder / "bert.bin"
         report = join_files(*files, folder / "model", how)
         params, metadata = load_checkpoint(folder / "model")
@@ -101,6 +102,21 @@ def test_every_weight_has_its_source(joined, clip, bert):
         for owner in owners:
             assert np.array_equal(state[f"{owner}.{name}"], value), (owner, name)
     assert report.problem() is None
+
+
+def test_the_papers_ablations_start_from_the_same_weights(join, joined, clip, bert):
+    """Layers that are not universal are the text encoder's alone."""
+    universal, vision = {"num_layers": 1, "num_latents": 3}, {"local_temporal": "none"}
+    report, params, state = join(clip, bert, universal=universal, vision=vision)
+    assert report.problem() is None
+    assert not [key for key in state if ".lmhra" in key]
+    whole = joined[2]
+    layers = [key for key in whole if key.startswith("text_encoder.encoder.layer")]
+    same = [key for key in layers if key in state and "crossattention" not in key]
+    assert len({key.split(".")[3] for key in same}) == LAYERS
+    for key in same:
+        assert np.array_equal(state[key], whole[key]), key
+    assert len(params["universal"]["latents"]) == 3
 
 
 def test_what_neither_has_is_drawn_and_listed(joined):

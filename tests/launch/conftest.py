@@ -124,6 +124,12 @@ def environment(tmp_path):
 
 
 @pytest.fixture
+def fake(environment):
+    """Where stand-ins keep what they were told."""
+    return Path(environment["FAKE"])
+
+
+@pytest.fixture
 def stub(environment):
     """Puts a stand-in, a bash script, first on PATH: its path."""
 

@@ -57,11 +57,6 @@ def assert_gone(pid: int) -> None:
     pytest.fail(f"process {pid} was left behind")
 
 
-@pytest.fixture
-def fake(environment):
-    return Path(environment["FAKE"])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_local_processes_save_and_are_waited_for(environment, stub, fake, number):
     its = {"PROCESSES": "3", "PYTHON": stub("training", TRAINING), "STATUS": "5"}

@@ -21,11 +21,6 @@ MEMBER = 'echo "$JAX_PLATFORMS" >> "$FAKE/starts$MPLUG2_PROCESS_INDEX"\nworkdir=
 
 
 @pytest.fixture
-def fake(environment):
-    return Path(environment["FAKE"])
-
-
-@pytest.fixture
 def train(tmp_path):
     return ("--config", "configs/it's.py", "--workdir", str(tmp_path / "a run"))
 

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from mixture import write_run
 
-from mplug2_jax.data import shapes
-from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.sharding import distributed
 from mplug2_jax.sharding.distributed import BY_HAND, Cluster, detect
 
@@ -27,31 +25,9 @@ FINISH_SECONDS = 900  # compiling several programs, on a busy machine
 # Programs run a few times, so the compiler is told not to try hard.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 CONFIG = """
-from mplug2_jax.training.config import default_config, default_part
-
-def get_config():
-    config = default_config("pretraining", "tiny")
-    config.vocab = "{root}/tokenizer"
-    config.model.vision.update(
-        width=32, num_layers=1, num_heads=2, image_size=24, mlp_dim=64)
-    config.model.text.update(width=32, num_heads=2, mlp_dim=64, num_layers=2)
-    config.model.universal.update(num_layers=1, num_latents=4)
-    config.model.fusion.num_layers = config.model.decoder.num_layers = 1
-    config.model.contrastive.width = 16
-    config.objectives.queue_size = 16
-    config.inputs.update(num_frames=2, caption_length=16, question_length=10,
-                         answer_length=16, text_length=16, prompt="")
-    files = dict(video="train.jsonl", image="image.jsonl", text="text.txt")
-    for kind, path in files.items():
-        config.mixture[kind] = default_part(kind)
-        config.mixture[kind].data.path = "{root}/" + path
-        config.mixture[kind].batch.update(batch_size=8, threads=1)
     config.mesh.fsdp = 2
-    config.distillation.weight = 0.4
-    config.optimizer.update(learning_rate=1e-3, vision_learning_rate=1e-3,
-                            warmup_steps=2, clip_norm=1.0)
-    config.steps, config.save_every, config.log_every = {steps}, {every}, 1
-    return config
+    config.optimizer.warmup_steps = 2
+    config.steps, config.save_every = {steps}, {every}
 """
 HAND = dict(zip(BY_HAND, ("host:1234", "4", "3"), strict=True))
 SLURM = {
@@ -173,19 +149,7 @@ class Run:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("world")
-    annotations = shapes.write_dataset(root, "train", 12, num_frames=4, size=24)
-    WordPieceTokenizer.from_words(shapes.vocabulary()).save(root / "tokenizer")
-    lines = [json.loads(line) for line in annotations.read_text().splitlines()]
-    stills = []
-    for index, line in enumerate(lines):
-        scene = shapes.make_scene(shapes.scene_rng("train", 0, index))
-        Image.fromarray(shapes.render(scene, 1, 24)[0]).save(root / f"{index}.png")
-        stills.append({"image": f"{index}.png", "captions": line["captions"]})
-    (root / "image.jsonl").write_text("\n".join(map(json.dumps, stills)))
-    texts = [caption for line in lines for caption in line["captions"]]
-    (root / "text.txt").write_text("\n".join(texts))
-    text = CONFIG.format(root=root, steps=STEPS, every=SAVE_EVERY)
-    (root / "config.py").write_text(text)
+    write_run(root, 12, 8, CONFIG.format(steps=STEPS, every=SAVE_EVERY))
     return root
 
 

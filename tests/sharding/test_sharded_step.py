@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from typing import Any
 
@@ -232,14 +233,15 @@ def test_a_whole_state_moves_to_other_devices(runs, tmp_path):
 def gathered(program: str, rows: int) -> list[str]:
     """Results of all-gathers with an axis that may hold all rows, or rows and tokens.
 
-    No axis of the model is a multiple of the rows.
+    Or two that do, as where rows go round in a ring: pieces, and the rows of one. No
+    axis of the model is a multiple of the rows.
     """
     results = re.findall(r"= (.*?) all-gather(?:-start)?\(", program)
     shapes = [shape for text in results for shape in re.findall(r"\w+\[[\d,]*\]", text)]
 
     def is_whole(shape: str) -> bool:
-        axes = filter(None, shape[shape.index("[") + 1 : -1].split(","))
-        return any(int(axis) % rows == 0 for axis in axes)
+        axes = [int(axis) for axis in re.findall(r"\d+", shape.partition("[")[2])]
+        return any(axis % rows == 0 for axis in (*axes, math.prod(axes[:2])))
 
     return list(filter(is_whole, shapes))
 
@@ -276,6 +278,8 @@ def test_pretraining_in_parts_on_a_mesh_changes_nothing(runs):
     """Negatives, queue and teacher of the whole batch, a third of it at a time."""
     parts = runs.on("pretraining", mesh_of("2x2x2"), accumulation=3)
     assert_same(parts, runs.run("pretraining", "alone"))
+    whole = gathered(parts.program, len(runs.batches["pretraining"].frames))
+    assert set(whole) <= CONTRASTED
 
 
 def test_activations_are_pinned_to_the_mesh(runs, videos):

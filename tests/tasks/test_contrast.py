@@ -12,12 +12,11 @@ from mplug2_jax.losses import (
     contrastive,
     cross_entropy,
     negative_weights,
-    similarities,
 )
 from mplug2_jax.models.heads import Features
 from mplug2_jax.tasks.masking import mask_words
 from mplug2_jax.tasks.negatives import draw_negatives, same_texts, take_rows
-from mplug2_jax.tasks.objectives import enqueue
+from mplug2_jax.tasks.objectives import contrast, enqueue, matching
 from mplug2_jax.types import Tokens
 
 ROWS, WIDTH = 16, 8
@@ -33,43 +32,35 @@ def unit(rng, *shape):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def contrast(vision, text, taught, queue, temperature):
-    """Both directions with soft targets, as the task composes them."""
-    same = jnp.eye(ROWS, dtype=bool)
-    losses = []
-    for own, keys, teacher in (
-        (vision, text, taught[0]),
-        (text, vision, taught[1]),
-    ):
-        logits = similarities(own, keys, queue, temperature)
-        soft = similarities(teacher, keys, queue, temperature)
-        losses.append(contrastive(logits, same, soft, 0.4))
-    return sum(losses) / 2
-
-
-def test_contrast_over_a_mesh_is_that_of_one_device(mesh):
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_contrast_over_a_mesh_is_that_of_one_device(negatives, mesh):
     """In float64, where nothing but the order of a sum may differ."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        arguments = (
-            jnp.array(unit(rng, ROWS, WIDTH)),
-            jnp.array(unit(rng, ROWS, WIDTH)),
-            jnp.array(unit(rng, 2, ROWS, WIDTH)),
-            jnp.array(unit(rng, 24, WIDTH)),
-            jnp.float64(0.07),
+        own, taught, waiting = (
+            Features(*map(jnp.array, unit(rng, 2, rows, WIDTH)))
+            for rows in (ROWS, ROWS, 24)
         )
+        queue = {"vision": waiting.vision, "text": waiting.text}
+        arguments = own, jnp.float64(0.07), taught, queue
+        same = jnp.eye(ROWS, dtype=bool)
+
+        def loss(own, temperature, taught, queue):
+            if negatives == "batch":
+                queue = None
+            known = same if queue is None else jnp.pad(same, ((0, 0), (0, 24)))
+            return contrast(own, taught, temperature, 0.4, known, queue)["loss_vlc"]
+
         rows = NamedSharding(mesh, PartitionSpec("data"))
-        taught = NamedSharding(mesh, PartitionSpec(None, "data"))
         whole = NamedSharding(mesh, PartitionSpec())
-        places = (rows, rows, taught, rows, whole)
-        spread = jax.device_put(arguments, places)
-        run = jax.value_and_grad(contrast, argnums=(0, 1, 3, 4))
+        spread = jax.device_put(arguments, (rows, whole, rows, rows))
+        run = jax.value_and_grad(loss, argnums=(0, 1))
         alone, single = jax.jit(run)(*arguments)
-        meshed = jax.jit(run, out_shardings=(whole, (rows, rows, rows, whole)))
+        meshed = jax.jit(run, out_shardings=(whole, (rows, whole)))
         value, gradients = meshed(*spread)
         assert len(value.sharding.device_set) == 8 and value.dtype == jnp.float64
         np.testing.assert_allclose(value, alone, rtol=1e-14)
-        for one, other in zip(gradients, single, strict=True):
+        for one, other in zip(*map(jax.tree.leaves, (gradients, single)), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-14)
 
 
@@ -106,6 +97,20 @@ def test_equal_texts_share_the_target_and_are_no_negatives():
     target = np.array([[1, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]])
     by_hand = -(target * np.array(jax.nn.log_softmax(logits))).sum(1).mean()
     assert float(hard) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_a_row_is_never_its_own_negative():
+    """Not where the softmax of all others is 0, and not where there are no others."""
+    same = jnp.eye(3, dtype=bool)
+    weights = negative_weights(1e3 * same, same)
+    drawn = draw_negatives(jax.random.key(0), weights, weights)
+    for index in (drawn.vision, drawn.text):
+        assert not same[jnp.arange(3), index].any()
+    right = jnp.array([[-5.0, 5], [5, -5], [5, -5]])
+    wrong = right.at[1:].multiply(-1)
+    metrics = matching(jnp.stack([right, wrong]), jnp.array([False, True]))
+    assert metrics["accuracy_vlm"] == 1
+    assert float(metrics["loss_vlm"]) < 1e-4
 
 
 @pytest.mark.parametrize("shards", [1, 2, 8])

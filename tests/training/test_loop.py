@@ -21,6 +21,7 @@ from mplug2_jax.cli.main import main
 from mplug2_jax.conversion.safetensors_io import read_safetensors
 from mplug2_jax.data import shapes
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.mixture import PartConfig
 from mplug2_jax.data.pipeline import BatchConfig
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.decoding.settings import Decoding
@@ -30,7 +31,12 @@ from mplug2_jax.training.config import DataConfig, RunConfig, default_config
 from mplug2_jax.training.interrupts import Stopped
 from mplug2_jax.training.loop import DivergedError, train
 from mplug2_jax.training.optimizer import OptimizerConfig
-from mplug2_jax.training.start import make_task, open_mesh, open_vocabulary
+from mplug2_jax.training.start import (
+    make_task,
+    open_mesh,
+    open_vocabulary,
+    starting_weights,
+)
 from mplug2_jax.training.validation import Best, make_evaluation
 
 RELATIVE = 1e-5  # of losses on other meshes
@@ -65,10 +71,14 @@ def run_config(tmp_path_factory, small_config) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def finished(run_config, tmp_path_factory) -> Path:
-    """The workdir of a run of eight steps."""
+    """The workdir of a run of eight steps, two of which are profiled."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
-    train(run_config, workdir)
+    train(changed(run_config, profile="3:4"), workdir)
     return workdir
+
+
+def test_the_steps_asked_for_are_profiled(finished):
+    assert list((finished / "profile").rglob("*.xplane.pb"))
 
 
 def changed(config: RunConfig, **sections) -> RunConfig:
@@ -254,7 +264,8 @@ def test_another_configuration_in_the_same_workdir_is_named(run_config, finished
     other = changed(run_config, optimizer={"eps": 1e-6})
     with pytest.raises(ValueError, match=r"config\.optimizer\.eps=1e-08, now it is"):
         train(other, finished)
-    train(changed(run_config, save_every=2, batch={"threads": 2}), finished)
+    free = {"save_every": 2, "profile": "", "batch": {"threads": 2}}
+    train(changed(run_config, **free), finished)
 
 
 def test_another_vocabulary_in_the_same_workdir_is_named(
@@ -307,7 +318,12 @@ def get_config():
     ("arguments", "message"),
     [
         (["--config.train.path=none.jsonl"], "There is no none.jsonl; expected"),
-        (["--config.optimiser.eps=1.0"], "optimiser"),
+        (
+            ["--config.optimiser.eps=1.0"],
+            "there is no key optimiser; did you mean optimizer?",
+        ),
+        (["--config.lr=1"], "there is no key lr; look into the file."),
+        (["--config.steps=many"], "--config.steps=many: invalid literal for int()"),
         (["--config.mesh.tensor=3"], "product is the number of devices"),
         (["--config.batch.batch_size=5"], "batch of 5 does not divide"),
         (["--config.devices=9"], "there are 8 devices"),
@@ -327,6 +343,29 @@ def test_the_command_says_in_one_line_what_is_wrong(
     said = [line for line in lines if line.startswith("mplug2 train: error: ")]
     assert len(said) == 1 and message in said[0]
     assert not any("Traceback" in line for line in lines)
+
+
+def test_pretraining_takes_a_checkpoint_and_draws_its_heads(
+    run_config, finished, capsys
+):
+    """Ablated switches would else be the checkpoint's without a word."""
+    part = PartConfig("video", "video", data=run_config.train, batch=run_config.batch)
+    its = {"task": "pretraining", "train": DataConfig(), "mixture": (part,)}
+    config = changed(run_config, init_from=str(finished), **its)
+    mesh, tokenizer = open_mesh(config), open_vocabulary(config)
+    task = make_task(config, tokenizer, mesh)
+    assert task.config.universal == config.model.universal
+    params, _ = starting_weights(config, task)
+    assert params.keys() == {*task.modules} - {"local_temporal"}  # within vision
+    said = f"from {finished / 'final'}: vision, local_temporal, universal, text, fusion"
+    assert said in (printed := capsys.readouterr().out)
+    assert printed.endswith("; at random: contrastive, matching, mlm\n")
+    trained, _ = load_checkpoint(finished / "final")
+    jax.tree.map(np.testing.assert_array_equal, params["fusion"], trained["fusion"])
+    model = config.model.replace(universal={"num_layers": 0})
+    config = changed(config, model=model)
+    with pytest.raises(ValueError, match="num_layers is 0, .* has 2; .* --universal"):
+        make_task(config, tokenizer, mesh)
 
 
 def test_data_without_the_texts_a_task_needs(run_config, tmp_path):
