@@ -24,7 +24,7 @@ def get_config():
     config.inputs.answer_length = 3
     config.batch.batch_size = 32
     config.batch.captions_per_video = 1
-    config.batch.questions_per_video = 6
+    config.batch.questions_per_video = 9
     config.batch.crop_scale = None
     config.batch.flip = False
     config.batch.randaugment = None

@@ -33,9 +33,9 @@ def get_config():
         config.mixture[kind] = part
     config.inputs.num_frames = 4
     config.inputs.prompt = ""
-    config.inputs.caption_length = 20
-    config.inputs.question_length = 20
-    config.inputs.answer_length = 20
+    config.inputs.caption_length = 16
+    config.inputs.question_length = 16
+    config.inputs.answer_length = 16
     config.inputs.text_length = 32
     # Among 32 clips colours and shapes tell all apart; a queue makes directions matter.
     # Without a slow teacher its old features are worth nothing, and contrast diverges.
@@ -49,7 +49,7 @@ def get_config():
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 2000
+    config.steps = 1600
     config.log_every = 50
     config.save_every = 500
     return config

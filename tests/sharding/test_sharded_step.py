@@ -241,7 +241,8 @@ def gathered(program: str, rows: int) -> list[str]:
 
     def is_whole(shape: str) -> bool:
         axes = [int(axis) for axis in re.findall(r"\d+", shape.partition("[")[2])]
-        return any(axis % rows == 0 for axis in (*axes, math.prod(axes[:2])))
+        in_pieces = len(axes) > 2 and math.prod(axes[:2]) == rows
+        return in_pieces or any(axis % rows == 0 for axis in axes)
 
     return list(filter(is_whole, shapes))
 
