@@ -40,6 +40,8 @@ def get_config():
     # Among 32 clips colours and shapes tell all apart; a queue makes directions matter.
     # Without a slow teacher its old features are worth nothing, and contrast diverges.
     config.objectives.queue_size = 512
+    # At its low temperature the gradient drowns the others', which teach shapes.
+    config.objectives.vlc = 0.2
     config.distillation.weight = 0.4
     config.distillation.ramp_steps = 500
     config.objectives.mlm_probability = 0.3
