@@ -99,6 +99,8 @@ BERT = "--from weights.pth --to model --bert-config"
         ("--clip a --to model", "Give either --from"),
         ("--from weights.pth --clip a --bert b --to model", "Give either --from"),
         ("--from . --to x.pth --size base", "--size has no meaning"),
+        ("--from . --to x.pth --universal-layers 0", "-layers has no meaning"),
+        ("--from weights.pth --to model --latents 3", "--latents is for --clip with"),
         ("--from . --to x.pth", "is not a checkpoint: it holds"),
         ("--from vocab.txt --to model", "is not a checkpoint: it is neither"),
         ("--from nowhere.pth --to model", "No such file"),
