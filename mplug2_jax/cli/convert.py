@@ -140,7 +140,10 @@ def _export(args: argparse.Namespace) -> int:
     from mplug2_jax.checkpoint.parts import find_checkpoint
     from mplug2_jax.conversion.convert import export_checkpoint
 
-    given = [name for name in _FORWARD_ONLY if getattr(args, name) not in (None, False)]
+    values = {name: getattr(args, name) for name in _FORWARD_ONLY}
+    given = [
+        name for name, its in values.items() if its is not None and its is not False
+    ]
     if given:
         option = given[0].replace("_", "-")
         raise ValueError(
