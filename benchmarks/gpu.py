@@ -79,14 +79,12 @@ def train(args) -> dict[str, Any]:
 
     from mplug2_jax.planning.chips import of_device
     from mplug2_jax.tasks import TASKS
-    from mplug2_jax.training.flops import step_flops
+    from mplug2_jax.training.flops import model_flops
     from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
     from mplug2_jax.training.step import DistillationConfig, create_state, make_step
 
     config = model_config(args, dtype="bfloat16", remat=args.remat)
-    task, plain = (
-        TASKS[TASK](c) for c in (config, config.replace(numerics={"remat": "none"}))
-    )
+    task = TASKS[TASK](config)
     optimizer, distillation = (
         make_optimizer(OptimizerConfig(), 1000),
         DistillationConfig(),
@@ -97,7 +95,7 @@ def train(args) -> dict[str, Any]:
     params = jax.device_put(random_params(config, task.modules))
     state = create_state(task, optimizer, distillation, key, params=params)
     del params
-    flops = step_flops(make_step(plain, optimizer, distillation), state, batch, key)
+    flops = model_flops(task, optimizer, distillation, batch)
     start = time.perf_counter()
     step = make_step(task, optimizer, distillation).lower(state, batch, key).compile()
     compiled = time.perf_counter() - start

@@ -219,8 +219,7 @@ def load_checkpoint(
     }
     restore_args = ocp.checkpoint_utils.construct_restore_args(target)
     if on_host:
-        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        restore_args = jax.tree.map(lambda _: as_numpy, target)
+        restore_args = _as_numpy(target)
     restored = _restore(directory, target, restore_args)[name]
     return restored, dataclasses.replace(metadata, modules=_in_order(chosen))
 
@@ -285,10 +284,14 @@ class _Group:
         """The leaf, which is then forgotten."""
         if path not in self.restored:
             target = {self.name: unflatten(dict.fromkeys(self.paths, 0))}
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            args = jax.tree.map(lambda _: as_numpy, target)
-            self.restored = flatten(_restore(self.directory, target, args)[self.name])
+            restored = _restore(self.directory, target, _as_numpy(target))
+            self.restored = flatten(restored[self.name])
         return self.restored.pop(path)
+
+
+def _as_numpy(target: Tree) -> Any:
+    """Arguments that restore all leaves as numpy arrays."""
+    return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
 
 
 def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         if source is not None and clip is None and bert is None:
-            _no_ablations(args)
+            why = f"is for --clip with --bert; {source} was trained with what it has"
+            _refuse(args, _ABLATIONS, why)
             report = convert_file(source, args.to, _options(args))
         elif source is None and clip is not None and bert is not None:
             report = join_files(clip, bert, args.to, _options(args))
@@ -112,13 +114,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _no_ablations(args: argparse.Namespace) -> None:
-    if given := [name for name in _ABLATIONS if getattr(args, name) is not None]:
-        option = given[0].replace("_", "-")
-        raise ValueError(
-            f"--{option} is for --clip with --bert; {args.source} was trained with "
-            "what it has."
-        )
+def _refuse(args: argparse.Namespace, options: Iterable[str], why: str) -> None:
+    """Raises ValueError if one of the options is given."""
+    values = {name: getattr(args, name) for name in options}
+    given = [
+        n for n, value in values.items() if value is not None and value is not False
+    ]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} {why}.")
 
 
 def _ablations(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -140,15 +143,8 @@ def _export(args: argparse.Namespace) -> int:
     from mplug2_jax.checkpoint.parts import find_checkpoint
     from mplug2_jax.conversion.convert import export_checkpoint
 
-    values = {name: getattr(args, name) for name in _FORWARD_ONLY}
-    given = [
-        name for name, its in values.items() if its is not None and its is not False
-    ]
-    if given:
-        option = given[0].replace("_", "-")
-        raise ValueError(
-            f"--{option} has no meaning when {args.source} is written back."
-        )
+    why = f"has no meaning when {args.source} is written back"
+    _refuse(args, _FORWARD_ONLY, why)
     count = export_checkpoint(
         find_checkpoint(args.source), args.to, overwrite=args.overwrite
     )
