@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,12 @@ from typing import Any, TypeVar
 from mplug2_jax.data.examples import Example, TextExample
 from mplug2_jax.data.files import local_path
 from mplug2_jax.data.records import Records, is_prepared
-from mplug2_jax.data.sources import MEDIUM_KEYS, read_jsonl, read_text_jsonl
+from mplug2_jax.data.sources import (
+    MEDIUM_KEYS,
+    json_object,
+    read_jsonl,
+    read_text_jsonl,
+)
 from mplug2_jax.data.tfds_sets import open_records, prepared_folder
 
 T = TypeVar("T")
@@ -54,8 +58,7 @@ def is_texts(data: DataConfig) -> bool:
 def _object(line: bytes) -> dict:
     """The object of an annotation's line; of a broken one, which opening names, {}."""
     with contextlib.suppress(ValueError):
-        found = json.loads(line.decode("utf-8-sig"))
-        return found if isinstance(found, dict) else {}
+        return json_object(line)
     return {}
 
 

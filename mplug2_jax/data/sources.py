@@ -118,7 +118,7 @@ def parsed_lines(
             if not line.strip():
                 continue
             try:
-                parsed.append(parse(_object(line)))
+                parsed.append(parse(json_object(line)))
             except ValueError as error:
                 wrong.append(f"{path}, line {number}: {error}")
     total = len(parsed) + len(wrong)
@@ -132,7 +132,12 @@ def parsed_lines(
     return parsed
 
 
-def _object(line: bytes) -> dict:
+def json_object(line: bytes) -> dict:
+    """The object of an annotation's line.
+
+    Raises:
+      ValueError: there is none.
+    """
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except ValueError as error:
