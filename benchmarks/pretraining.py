@@ -3,9 +3,9 @@
     python benchmarks/pretraining.py --workdir runs --curves docs/pretraining.png
 
 Runs `configs/pretrain_shapes.py`, searches among held-out clips without any further
-training, and fine-tunes by `configs/finetune_shapes.py` beside the same training from
-nothing. Running it again goes on where it stopped. Prints tables; `--curves` is for a
-picture.
+training, and fine-tunes by `configs/finetune_shapes.py` beside the quickstart, which
+trains from nothing. Running it again goes on where it stopped. Prints tables, and with
+`--curves` draws a picture.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from typing import Any
 
 import matplotlib
 from measuring import machine
-from running import CONFIGS, command, search, trained
+from running import command, search, trained
+
+from mplug2_jax.quickstart import BUDGETS, quickstart
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -37,8 +39,50 @@ def parse() -> argparse.Namespace:
     add("--curves", type=Path, metavar="PNG")
     add("--counts", default="", help="SPLIT=N,... of each data set")
     add("--clips", type=int, default=100, help="to search among")
-    add("--steps", type=int, nargs=2, default=(2000, 1500), metavar=("FIRST", "THEN"))
+    add("--steps", type=int, nargs=2, metavar=("FIRST", "THEN"), help="(as configured)")
+    add("--quickstart", choices=BUDGETS, default="default", help="its mode")
     return parser.parse_args()
+
+
+class Runs:
+    """The three runs of one workdir, and the minutes that training took."""
+
+    def __init__(self, workdir: Path):
+        self.work, data = workdir, workdir / "data" / "mplug2_data"
+        self.places = {name: data / name / "1.0.0" for name in SETS}
+        self.pretrained, self.tuned = workdir / "pretrained", workdir / "fine-tuned"
+        self.quickstart = workdir / "quickstart"
+        self.minutes: dict[str, float] = {}
+
+    @property
+    def world(self) -> Path:
+        return self.places["shapes"]
+
+    @property
+    def scratch(self) -> Path:
+        return self.quickstart / "run"
+
+    def train(self, counts: str, steps: tuple[int, int] | None, mode: str) -> None:
+        """What was already done is not done again.
+
+        Args:
+          counts: clips of each split, as `mplug2 prepare --counts` takes them.
+          steps: of pretraining and of fine-tuning; None: as configured.
+          mode: of the quickstart.
+        """
+        for name in SETS:
+            given = ("--counts", counts) if counts else ()
+            command("prepare", name, "--data-dir", self.work / "data", *given)
+        kinds = zip(("video", "image", "text"), self.places.values(), strict=True)
+        parts = {f"mixture.{kind}.data.path": place for kind, place in kinds}
+        tuning = {"init_from": self.pretrained, "train.path": self.world}
+        first, then = [{"steps": number} for number in steps] if steps else [{}, {}]
+        self.minutes = {
+            "pretraining": trained("pretrain_shapes", self.pretrained, parts | first),
+            "fine-tuning": trained("finetune_shapes", self.tuned, tuning | then),
+        }
+        if not (self.quickstart / "results.json").exists():
+            quickstart(self.quickstart, mode)
 
 
 def answer(checkpoint: Path, world: Path, output: Path) -> dict[str, Any]:
@@ -48,18 +92,17 @@ def answer(checkpoint: Path, world: Path, output: Path) -> dict[str, Any]:
     return json.loads(output.read_text())["metrics"]
 
 
-def curves(runs: dict[str, Path], path: Path) -> None:
+def curves(runs: Runs, path: Path) -> None:
     """Losses of pretraining, and accuracy in fine-tuning from it and from nothing."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), dpi=110)
     for name, label in OBJECTIVES.items():
-        _plot(left, runs["pretrained"], f"train/video/loss_{name}", label)
+        _plot(left, runs.pretrained, f"train/video/loss_{name}", label)
     left.set(title="pretraining, loss on videos", xlabel="step", yscale="log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter("")
-    answering = ("fine-tuned", "from nothing")
-    for name in (n for n in answering if (runs[n] / "metrics.jsonl").exists()):
-        _plot(right, runs[name], "train/answer_accuracy", name)
+    for run, label in ((runs.tuned, "fine-tuned"), (runs.scratch, "from nothing")):
+        _plot(right, run, "train/answer_accuracy", label)
     right.set(title="training on questions, accuracy", xlabel="step", ylim=(0, 1))
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
@@ -72,51 +115,6 @@ def _plot(axis: Any, run: Path, key: str, label: str) -> None:
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     points = [(line["step"], line[key]) for line in lines if key in line]
     axis.plot(*zip(*points, strict=True), label=label)
-
-
-class Runs:
-    """The four runs of one workdir: their folders, steps and minutes."""
-
-    def __init__(self, workdir: Path, steps: tuple[int, int]):
-        self.work, data = workdir, workdir / "data" / "mplug2_data"
-        self.places = {name: data / name / "1.0.0" for name in SETS}
-        pretraining, full = steps
-        self.steps = {
-            "pretrained": pretraining,
-            "fine-tuned": full // 2,
-            "from nothing": full,
-            "from nothing, half": full // 2,
-        }
-        self.folders = {
-            n: workdir / n.replace(",", "").replace(" ", "_") for n in self.steps
-        }
-        self.minutes: dict[str, float] = {}
-
-    @property
-    def world(self) -> Path:
-        return self.places["shapes"]
-
-    def prepare(self, counts: str) -> None:
-        for name in SETS:
-            given = ("--counts", counts) if counts else ()
-            command("prepare", name, "--data-dir", self.work / "data", *given)
-
-    def train(self) -> None:
-        kinds = zip(("video", "image", "text"), self.places.values(), strict=True)
-        parts = {f"mixture.{kind}.data.path": place for kind, place in kinds}
-        self._train("pretrained", "pretrain_shapes", parts)
-        blank = {"init_from": "", "vocab": CONFIGS / "shapes_words.txt"}
-        for name in ("fine-tuned", "from nothing", "from nothing, half"):
-            its = (
-                blank
-                if "nothing" in name
-                else {"init_from": self.folders["pretrained"]}
-            )
-            self._train(name, "finetune_shapes", {**its, "train.path": self.world})
-
-    def _train(self, name: str, config: str, changed: dict[str, Any]) -> None:
-        changed = changed | {"steps": self.steps[name]}
-        self.minutes[name] = trained(config, self.folders[name], changed)
 
 
 def retrieval_table(found: dict[str, float], count: int) -> str:
@@ -133,28 +131,30 @@ def retrieval_table(found: dict[str, float], count: int) -> str:
 
 
 def answers_table(runs: Runs) -> str:
-    lines = [
-        "| run | steps | minutes | answers | motion | captions, exact |",
-        "|---" * 6 + "|",
-    ]
-    for name, steps in runs.steps.items():
-        its = answer(runs.folders[name], runs.world, runs.folders[name] / "test.json")
+    tuned = answer(runs.tuned, runs.world, runs.tuned / "test.json")
+    scratch = json.loads((runs.quickstart / "results.json").read_text())
+    rows = {
+        "fine-tuned": (runs.minutes["fine-tuning"], tuned),
+        "quickstart, from nothing": (scratch["seconds"] / 60, scratch["test"]),
+    }
+    lines = ["| run | minutes | answers | motion | captions, exact |", "|---" * 5 + "|"]
+    for name, (minutes, its) in rows.items():
         qa, exact = its["qa"], its["caption"]["exact_match"]
         motion = qa["by_kind"]["motion"]["accuracy"]
         cells = f"{qa['accuracy']:.1%} | {motion:.1%} | {exact:.1%}"
-        lines.append(f"| {name} | {steps} | {runs.minutes[name]:.1f} | {cells} |")
+        lines.append(f"| {name} | {minutes:.1f} | {cells} |")
     return "\n".join(lines)
 
 
 def benchmark(args: argparse.Namespace) -> None:
-    runs = Runs(args.workdir, args.steps)
-    runs.prepare(args.counts)
-    runs.train()
-    found = search(runs.folders["pretrained"], runs.world, args.clips)
+    runs = Runs(args.workdir)
+    runs.train(args.counts, args.steps, args.quickstart)
+    found = search(runs.pretrained, runs.world, args.clips)
     tables = retrieval_table(found, args.clips), answers_table(runs)
-    print("", machine("jax"), *tables, sep="\n\n")
+    took = f"pretraining: {runs.minutes['pretraining']:.1f} minutes"
+    print("", machine("jax"), took, *tables, sep="\n\n")
     if args.curves:
-        curves(runs.folders, args.curves)
+        curves(runs, args.curves)
 
 
 if __name__ == "__main__":

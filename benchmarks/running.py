@@ -1,5 +1,6 @@
 """Commands and training runs of `mplug2` as parts of a benchmark."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,21 @@ def search(checkpoint: Path, world: Path, count: int) -> dict[str, float]:
 
 
 def trained(config: str, workdir: Path, changed: dict[str, Any]) -> float:
-    """Minutes of a training run; of what is left of it, if it has begun before.
+    """Minutes of a training run, kept in `workdir`; what is done is not done again.
+
+    Of a run that was stopped they are those of what was left of it.
 
     Args:
       config: a file's name under `configs/`.
       changed: values of the configuration by name.
     """
-    start = time.monotonic()
-    overrides = [f"--config.{name}={value}" for name, value in changed.items()]
-    path = CONFIGS / f"{config}.py"
-    command("train", "--config", path, "--workdir", workdir, *overrides)
-    if not (workdir / "final").exists():
-        raise SystemExit(f"{workdir} was stopped; the same command goes on")
-    return (time.monotonic() - start) / 60
+    kept = workdir / "minutes.json"
+    if not kept.exists():
+        start = time.monotonic()
+        overrides = [f"--config.{name}={value}" for name, value in changed.items()]
+        path = CONFIGS / f"{config}.py"
+        command("train", "--config", path, "--workdir", workdir, *overrides)
+        if not (workdir / "final").exists():
+            raise SystemExit(f"{workdir} was stopped; the same command goes on")
+        kept.write_text(json.dumps((time.monotonic() - start) / 60))
+    return json.loads(kept.read_text())

@@ -102,14 +102,6 @@ def prepared(args: argparse.Namespace, name: str) -> Path:
     return args.data_dir / "mplug2_data" / name / "1.0.0"
 
 
-def train(config: str, workdir: Path, **changed: Any) -> float:
-    """Minutes of a run, which goes on if it was stopped; kept beside its results."""
-    file = workdir / "minutes.json"
-    if not file.exists():
-        file.write_text(json.dumps(trained(config, workdir, changed)))
-    return json.loads(file.read_text())
-
-
 def pretrain(args: argparse.Namespace, kinds: list[str]) -> Path:
     """A pretraining of `--compare`, on data of some kinds alone."""
     folder = args.workdir / ("joint" if len(kinds) > 1 else f"{kinds[0]}_alone")
@@ -118,7 +110,7 @@ def pretrain(args: argparse.Namespace, kinds: list[str]) -> Path:
         changed[f"mixture.{kind}.data.path"] = prepared(args, name)
         if kind not in kinds:
             changed[f"mixture.{kind}.weight"] = 0.0
-    train("pretrain_shapes", folder, **changed)
+    trained("pretrain_shapes", folder, changed)
     return folder
 
 
@@ -132,7 +124,7 @@ def measured(
         changed["vocab"] = CONFIGS / "shapes_words.txt"
     if args.steps:
         changed["steps"] = args.steps
-    minutes = train(row.config, workdir, **changed)
+    minutes = trained(row.config, workdir, changed)
     if row.clips:
         return search(workdir, data, row.clips), minutes
     output = workdir / "test.json"
