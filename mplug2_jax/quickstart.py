@@ -106,9 +106,7 @@ def quickstart(workdir: str | Path, mode: str = "default") -> dict[str, Any]:
     config = run_config(budget, data, vocab)
     print(f"training {budget.steps} steps", flush=True)
     train(config, workdir / "run")
-    predictor = Predictor.from_checkpoint(
-        workdir / "run" / "final", decoding=config.decoding, batch_size=50
-    )
+    predictor = Predictor.from_checkpoint(workdir / "run" / "final", batch_size=50)
     results = {"test": _score(predictor, data, "test")}
     results["image only"] = _score(predictor, data, "test", single_frame=True)
     for split in HARDER:

@@ -44,18 +44,12 @@ class TooManyUnusableError(ValueError):
 
 
 def retrieve(
-    predictor: Predictor,
-    examples: Sequence[Example],
-    rerank: int = 16,
-    *,
-    dual_softmax: bool = False,
-    check: Callable[[], None] = lambda: None,
+    predictor: Predictor, examples: Sequence[Example], rerank: int = 16, **options: Any
 ) -> dict[str, float]:
     """Recalls and median ranks of both directions, as `recall` names them.
 
-    See `search_results`.
+    See `search_results`, which takes the options.
     """
-    options = {"dual_softmax": dual_softmax, "check": check}
     return dict(search_results(predictor, examples, rerank, **options).metrics[TASK])
 
 

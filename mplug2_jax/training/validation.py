@@ -158,11 +158,16 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         its = predictor.replace_params(on_one_device(weights_of(state)))
         if config.task == RETRIEVAL:
-            return retrieve(its, examples, config.rerank, check=check)
+            forgiving = {"max_bad_share": bad_share, "check": check}
+            return retrieve(its, examples, config.rerank, **forgiving)
         ask: Any = evaluate
         if config.task == TEXTS:
             ask = functools.partial(evaluate_texts, glue=glue_task(data.path))
-        results = ask(its, examples, progress=lambda done, total: check())
+        results = ask(
+            *(its, examples),
+            max_bad_share=bad_share,
+            progress=lambda done, total: check(),
+        )
         return results.flat_metrics()
 
     return measure
