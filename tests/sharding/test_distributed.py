@@ -198,20 +198,32 @@ def test_processes_train_as_one_does(count, launch, alone):
     assert_same_losses(run, alone)
 
 
+def lose(run: Run, victim: int, how: signal.Signals) -> None:
+    """One of two processes is killed or hangs: the other ends, not waiting for it."""
+    run.wait_until_saved(SAVE_EVERY)
+    run.processes[victim].send_signal(how)
+    start = time.monotonic()
+    assert run.processes[1 - victim].wait(timeout=HEARTBEAT + GRACE) != 0
+    assert time.monotonic() - start < HEARTBEAT + GRACE
+    assert run.saved() < STEPS, "the run ended before it was interrupted"
+
+
 @pytest.mark.cluster
 def test_a_killed_process_stops_the_others_and_a_restart_resumes(launch, alone):
     run = launch(2)
-    first, second = run.processes
-    run.wait_until_saved(SAVE_EVERY)
-    second.send_signal(signal.SIGKILL)
-    start = time.monotonic()
-    assert first.wait(timeout=HEARTBEAT + GRACE) != 0
-    assert time.monotonic() - start < HEARTBEAT + GRACE
+    lose(run, 1, signal.SIGKILL)
     assert "Process 0 of 2 lost another one" in run.texts()[0]
-    assert run.saved() < STEPS, "the run ended before it was interrupted"
     again = launch(2)
     assert "resumed at step" in again.finish()[0]
     assert_same_losses(again, alone)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("victim, how", [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_killed_coordinator_or_a_process_that_hangs_stops_the_others(
+    victim, how, launch
+):
+    lose(launch(2), victim, how)
 
 
 @pytest.mark.cluster
