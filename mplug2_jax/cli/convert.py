@@ -16,18 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mplug2_jax.models.ablations import ABLATIONS
+
 if TYPE_CHECKING:  # help comes before JAX
     from mplug2_jax.conversion.convert import Options
     from mplug2_jax.conversion.report import Report
 
 TASKS = {"caption": "captioning", "qa": "question_answering"}
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
-# Options of a starting checkpoint: where their values lie in the configuration.
-_ABLATIONS = {
-    "universal_layers": ("universal", "num_layers"),
-    "latents": ("universal", "num_latents"),
-    "local_temporal": ("vision", "local_temporal"),
-}
 _FORWARD_ONLY = (
     "clip",
     "bert",
@@ -36,7 +32,7 @@ _FORWARD_ONLY = (
     "task",
     "image_size",
     "temporal_stride",
-    *_ABLATIONS,
+    *ABLATIONS,
     "allow_missing",
     "keep_dead",
     "vocab",
@@ -101,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if source is not None and clip is None and bert is None:
             why = f"is for --clip with --bert; {source} was trained with what it has"
-            _refuse(args, _ABLATIONS, why)
+            _refuse(args, ABLATIONS, why)
             report = convert_file(source, args.to, _options(args))
         elif source is None and clip is not None and bert is not None:
             report = join_files(clip, bert, args.to, _options(args))
@@ -126,7 +122,7 @@ def _refuse(args: argparse.Namespace, options: Iterable[str], why: str) -> None:
 
 def _ablations(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for option, (section, name) in _ABLATIONS.items():
+    for option, (section, name) in ABLATIONS.items():
         if (value := getattr(args, option)) is not None:
             found.setdefault(section, {})[name] = value
     return found

@@ -25,6 +25,7 @@ from mplug2_jax.data.pipeline import (
 from mplug2_jax.data.records import classes_of
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
+from mplug2_jax.models.ablations import ABLATIONS
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import HEADS
 from mplug2_jax.sharding.mesh import make_mesh
@@ -33,13 +34,6 @@ from mplug2_jax.tasks import CLASSIFICATION, TASKS
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.config import GROUNDING, PRETRAINING, TEXTS, RunConfig
 from mplug2_jax.types import MultimodalBatch
-
-# Values that change which weights there are, and what `mplug2 convert` calls them.
-ABLATIONS = (
-    ("universal", "num_layers", "--universal-layers"),
-    ("universal", "num_latents", "--latents"),
-    ("vision", "local_temporal", "--local-temporal"),
-)
 
 
 def with_classes(config: RunConfig) -> tuple[RunConfig, Any]:
@@ -148,7 +142,7 @@ def _check_ablations(config: RunConfig, stored: MPlug2Config) -> None:
     Raises:
       ValueError: the run asks for another model than the checkpoint's.
     """
-    for section, name, option in ABLATIONS:
+    for option, (section, name) in ABLATIONS.items():
         found, wanted = (
             getattr(getattr(model, section), name) for model in (stored, config.model)
         )
@@ -156,7 +150,7 @@ def _check_ablations(config: RunConfig, stored: MPlug2Config) -> None:
             raise ValueError(
                 f"config.model.{section}.{name} is {wanted!r}, {config.init_from} has "
                 f"{found!r}; set it so, or make the checkpoint again with `mplug2 "
-                f"convert --clip ... --bert ... {option} {wanted}`."
+                f"convert --clip ... --bert ... --{option.replace('_', '-')} {wanted}`."
             )
 
 
