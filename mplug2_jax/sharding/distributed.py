@@ -88,6 +88,10 @@ def initialize(environ: Mapping[str, str] = os.environ) -> Cluster:
         file=sys.stderr,
         flush=True,
     )
+    if jax.default_backend() == "cpu":
+        # Only the first process finds its compiled programs again (on a CPU each has a
+        # key of its own), and would run ahead; Gloo gives the others half a minute.
+        jax.config.update("jax_enable_compilation_cache", False)
     return dataclasses.replace(cluster, count=count, index=index)
 
 

@@ -29,6 +29,7 @@ CONFIG = """
     config.optimizer.warmup_steps = 2
     config.steps, config.save_every = {steps}, {every}
 """
+VIDEOS = "    del config.mixture.image, config.mixture.text"
 HAND = dict(zip(BY_HAND, ("host:1234", "4", "3"), strict=True))
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -89,7 +90,7 @@ def test_wrong_variables_are_named(changed, message):
 class Run:
     """`mplug2 train` on loopback, `count` processes of `devices` CPU devices each."""
 
-    def __init__(self, root: Path, workdir: Path, count: int, devices: int):
+    def __init__(self, config: Path, workdir: Path, count: int, devices: int):
         self.workdir = workdir
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -97,11 +98,11 @@ class Run:
         self.shared = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
             "MPLUG2_HEARTBEAT_SECONDS": str(HEARTBEAT),
         }
         self.command = [sys.executable, "-m", "mplug2_jax", "train", "--config"]
-        self.command += [str(root / "config.py"), "--workdir", str(workdir)]
+        self.command += [str(config), "--workdir", str(workdir)]
         workdir.mkdir(exist_ok=True)
         self.printed = [workdir.with_suffix(f".{index}.txt") for index in range(count)]
         members = [(f"127.0.0.1:{port}", str(count), str(i)) for i in range(count)]
@@ -146,41 +147,48 @@ class Run:
         return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    write_run(root, 12, 8, CONFIG.format(steps=STEPS, every=SAVE_EVERY))
-    return root
+class World:
+    """A run's file, and its losses in one process with eight devices."""
+
+    def __init__(self, root: Path, changed: str = ""):
+        changed = CONFIG.format(steps=STEPS, every=SAVE_EVERY) + changed
+        self.config = write_run(root, 12, 8, changed)
+        run = Run(self.config, root / "alone", 1, 8)
+        try:
+            run.finish()
+        finally:
+            run.end()
+        self.losses = run.losses()
+        assert sorted(self.losses) == list(range(1, STEPS + 1))
 
 
 @pytest.fixture(scope="module")
-def alone(world) -> Run:
-    """One process with eight devices."""
-    run = Run(world, world / "alone", 1, 8)
-    try:
-        run.finish()
-    finally:
-        run.end()
-    assert sorted(run.losses()) == list(range(1, STEPS + 1))
-    return run
+def world(tmp_path_factory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
 
 
-def assert_same_losses(run: Run, expected: Run) -> None:
-    found, wanted = run.losses(), expected.losses()
-    assert found.keys() == wanted.keys()
-    for step, line in wanted.items():
+@pytest.fixture(scope="module")
+def videos_alone(tmp_path_factory) -> World:
+    """One program to compile instead of three, by runs that end several times."""
+    return World(tmp_path_factory.mktemp("videos"), VIDEOS)
+
+
+def assert_same_losses(run: Run, world: World) -> None:
+    found = run.losses()
+    assert found.keys() == world.losses.keys()
+    for step, line in world.losses.items():
         assert found[step].keys() == line.keys()
         for name, value in line.items():
             np.testing.assert_allclose(found[step][name], value, RELATIVE, 1e-7)
 
 
 @pytest.fixture
-def launch(world, tmp_path):
+def launch(tmp_path):
     """Starts runs of several processes, two devices each, which end with the test."""
     runs = []
 
-    def start(count: int) -> Run:
-        runs.append(Run(world, tmp_path / "run", count, 2))
+    def start(world: World, count: int) -> Run:
+        runs.append(Run(world.config, tmp_path / "run", count, 2))
         return runs[-1]
 
     yield start
@@ -190,12 +198,12 @@ def launch(world, tmp_path):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_train_as_one_does(count, launch, alone):
+def test_processes_train_as_one_does(count, launch, world):
     """Videos, images and texts; parameters divided, a queue, a teacher."""
-    run = launch(count)
+    run = launch(world, count)
     for index, text in enumerate(run.finish()):
         assert text.count(f"process {index} of {count} (by hand)") == 1
-    assert_same_losses(run, alone)
+    assert_same_losses(run, world)
 
 
 def lose(run: Run, victim: int, how: signal.Signals) -> None:
@@ -209,26 +217,26 @@ def lose(run: Run, victim: int, how: signal.Signals) -> None:
 
 
 @pytest.mark.cluster
-def test_a_killed_process_stops_the_others_and_a_restart_resumes(launch, alone):
-    run = launch(2)
+def test_a_killed_process_stops_the_others_and_a_restart_resumes(launch, videos_alone):
+    run = launch(videos_alone, 2)
     lose(run, 1, signal.SIGKILL)
     assert "Process 0 of 2 lost another one" in run.texts()[0]
-    again = launch(2)
+    again = launch(videos_alone, 2)
     assert "resumed at step" in again.finish()[0]
-    assert_same_losses(again, alone)
+    assert_same_losses(again, videos_alone)
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("victim, how", [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_a_killed_coordinator_or_a_process_that_hangs_stops_the_others(
-    victim, how, launch
+    victim, how, launch, videos_alone
 ):
-    lose(launch(2), victim, how)
+    lose(launch(videos_alone, 2), victim, how)
 
 
 @pytest.mark.cluster
-def test_processes_that_are_told_to_stop_save_the_same_step(launch, alone):
-    run = launch(2)
+def test_processes_that_are_told_to_stop_save_the_same_step(launch, videos_alone):
+    run = launch(videos_alone, 2)
     run.wait_until_saved(SAVE_EVERY)
     start = time.monotonic()
     for process in run.processes:
@@ -238,6 +246,6 @@ def test_processes_that_are_told_to_stop_save_the_same_step(launch, alone):
     stopped = run.saved()
     assert SAVE_EVERY < stopped < STEPS, "the run ended before it was stopped"
     assert f"after step {stopped}, which is saved" in run.texts()[0]
-    again = launch(2)
+    again = launch(videos_alone, 2)
     assert f"resumed at step {stopped} of {STEPS}" in again.finish()[0]
-    assert_same_losses(again, alone)
+    assert_same_losses(again, videos_alone)
