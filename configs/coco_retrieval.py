@@ -35,6 +35,7 @@ def get_config():
     config.optimizer.vision_learning_rate = 1e-6
     config.distillation.weight = 0.4
     config.distillation.ramp_steps = 2200
+    config.rerank = 256
     config.model.numerics.dtype = "bfloat16"
     config.model.numerics.remat = "full"
     config.epochs = 5.0

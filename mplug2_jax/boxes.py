@@ -4,7 +4,6 @@
 one unit, and can be compiled and differentiated.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,15 +107,6 @@ class Coordinates:
         count = len(self.ids)
         steps = np.floor(np.asarray(boxes, np.float64) * count).astype(int)
         return np.asarray(self.ids, np.int32)[np.clip(steps, 0, count - 1)]
-
-    def boxes(
-        self, tokens: Int[np.ndarray, "R 4"] | Sequence[Sequence[int]]
-    ) -> Float[np.ndarray, "R 4"]:
-        """Boxes by the middles of their steps; nan where a token is no coordinate."""
-        found = np.asarray(tokens, int).reshape(-1, 4)
-        middles = np.full(max(found.max(initial=0), *self.ids) + 1, np.nan)
-        middles[list(self.ids)] = self.middles
-        return middles[found]
 
     @property
     def middles(self) -> Float[np.ndarray, "N"]:

@@ -26,7 +26,7 @@ from mplug2_jax.batching import (
     stacked,
     streams,
 )
-from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
+from mplug2_jax.checkpoint.load import Metadata, load_checkpoint, read_metadata
 from mplug2_jax.checkpoint.parts import (
     find_checkpoint,
     find_decoding,
@@ -72,6 +72,7 @@ class Predictor:
       decoding: how texts are generated.
       batch_size: media, or questions, in one device call at most.
       trained_for: the training's task, a key of `tasks.TASKS`; empty: nobody knows.
+      rerank: of retrieval: each query's best so many are ordered by matching.
     """
 
     model: MPlug2
@@ -81,6 +82,7 @@ class Predictor:
     decoding: Decoding = Decoding()
     batch_size: int = 8
     trained_for: str = ""
+    rerank: int = Metadata.rerank
 
     def __post_init__(self):
         """Rejects another vocabulary and lengths beyond the model's positions."""
@@ -138,7 +140,7 @@ class Predictor:
         tokenizer = find_tokenizer(folder, stored, vocab)
         # Whatever does not fit is said before gigabytes are read.
         made_of = model, None, tokenizer, inputs, decoding, batch_size
-        predictor = cls(*made_of, stored.task)
+        predictor = cls(*made_of, stored.task, stored.rerank)
         if task:
             predictor.require(task)
         return predictor.replace_params(load_checkpoint(folder, modules)[0])

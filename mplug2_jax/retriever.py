@@ -30,6 +30,7 @@ from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Item, Predictor
 from mplug2_jax.tasks import retrieval
 from mplug2_jax.tasks.base import COMPOSITION
+from mplug2_jax.tasks.pretraining import ObjectivesConfig
 
 Encoding = tuple[np.ndarray, np.ndarray]  # one row's unit vector and states
 
@@ -102,7 +103,8 @@ class Retriever:
         used = [m for m in COMPOSITION["retrieval"].modules if m not in left_out]
         params, loaded = load_checkpoint(folder, used)
         model = MPlug2(loaded.config, loaded.modules)
-        return cls(Predictor(model, params, tokenizer, inputs, batch_size=batch_size))
+        made_of = model, params, tokenizer, inputs
+        return cls(Predictor(*made_of, batch_size=batch_size, rerank=stored.rerank))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -112,8 +114,10 @@ class Retriever:
 
     @functools.cached_property
     def temperature(self) -> float:
-        """The learned divisor of similarities."""
-        return float(self.predictor.params["contrastive"]["temperature"])
+        """The learned divisor of similarities, within the bounds of training."""
+        learned = float(self.predictor.params["contrastive"]["temperature"])
+        bounds = ObjectivesConfig()
+        return min(max(learned, bounds.min_temperature), bounds.max_temperature)
 
     def encode_media(self, items: Sequence[Item]) -> Encodings:
         """Encodes media of all kinds, as `Predictor.caption` takes them.
@@ -170,19 +174,19 @@ class Retriever:
         texts: Encodings,
         media: Encodings,
         pairs: Sequence[tuple[int, int]],
-        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Float[np.ndarray, "P"]:
         """Log odds that text and medium of each pair of places belong together.
 
         Args:
-          check: called between batches; may raise.
+          progress: called with the pairs done and their number; may raise.
 
         Raises:
           ValueError: the model has no matching head.
         """
         self._require(retrieval.MATCHING)
         its, rows = self.predictor, self.predictor.batch_size
-        found = np.empty(len(pairs), np.float32)
+        found, done = np.empty(len(pairs), np.float32), 0
         by_length: dict[int, list[int]] = {}
         for place, (_, medium) in enumerate(pairs):
             by_length.setdefault(len(media.states[medium]), []).append(place)
@@ -197,7 +201,8 @@ class Retriever:
                     np.stack([texts.masks[text] for text, _ in ours]),
                 )
                 found[batch] = np.asarray(out)[: len(batch)]
-                check()
+                done += len(batch)
+                progress(done, len(pairs))
         return found
 
     def search(

@@ -18,13 +18,16 @@ from mplug2_jax.training.config import RunConfig
 from mplug2_jax.training.optimizer import make_optimizer
 
 FILES = sorted(Path("configs").glob("*.py"))
+FINDING = [path for path in FILES if path.stem.endswith("_retrieval")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_builds_its_model_and_optimizer(path):
-    overrides = ["--config.train.path=x.jsonl", "--config.optimizer.learning_rate=1e-4"]
+    data = "validation" if read_config(str(path), [])["mixture"] else "train"
+    values = {f"{data}.path": "x.jsonl", "optimizer.learning_rate": "1e-4"}
+    overrides = [f"--config.{name}={value}" for name, value in values.items()]
     config = RunConfig.from_dict(read_config(str(path), overrides))
-    assert config.train.path == "x.jsonl"
+    assert getattr(config, data).path == "x.jsonl"
     assert config.optimizer.learning_rate == 1e-4
     boxes = {"coordinates": Coordinates((1, 2))} if config.task == "grounding" else {}
     task = TASKS[config.task](config.model, **boxes)
@@ -45,6 +48,13 @@ def test_its_prepared_sets_are_there_to_prepare(path):
     assert set(re.findall(r"mplug2 prepare (\w+) ", named)) <= DATASETS.keys()
 
 
+@pytest.mark.parametrize("path", FINDING, ids=lambda path: path.stem)
+def test_retrieval_validates_as_its_first_lines_say(path):
+    config = read_config(str(path), [])
+    said = re.findall(r"(?:\bk|--rerank) (\d+)", path.read_text())
+    assert len(said) == 2 and {int(k) for k in said} == {config["rerank"]}
+
+
 @pytest.mark.parametrize(
     ("path", "overrides", "message"),
     [
@@ -57,6 +67,65 @@ def test_its_prepared_sets_are_there_to_prepare(path):
 def test_what_cannot_be_read_is_named(path, overrides, message):
     with pytest.raises(ValueError, match=message):
         read_config(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objectives.mlm=0.0", "objectives.mlm is 0, .*config.mixture.text.weight=0, "),
+        (
+            "mixture.image.batch.batch_size=1",
+            "config.mixture.image.batch.batch_size is 1; config.objectives.vlm takes",
+        ),
+        (
+            "objectives.queue_size=31",
+            "image.batch.batch_size 32 does not fit into .*queue_size 31; expected",
+        ),
+        (
+            "batch.batch_size=8",
+            "config.batch.batch_size is 8, .* config.mixture.NAME.batch.batch_size of "
+            r"the parts \(image, text, video\)",
+        ),
+        ("train.path=x", "config.train.path is 'x', .* config.mixture.NAME.data.path"),
+    ],
+)
+def test_what_no_step_could_use_is_named(override, message):
+    given = [f"--config.{override}"]
+    with pytest.raises(ValueError, match=message):
+        RunConfig.from_dict(read_config("configs/pretrain_shapes.py", given))
+
+
+def test_retrieval_too_needs_another_pair():
+    given = ["--config.batch.batch_size=1"]
+    with pytest.raises(ValueError, match="config.batch.batch_size is 1; .*vlm takes"):
+        RunConfig.from_dict(read_config("configs/retrieval_shapes.py", given))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objectives.mlm=0.0", "mixture.text.weight=0.0"],
+        ["mixture.text.batch.batch_size=1"],
+        ["mixture.image.batch.batch_size=1", "objectives.vlm=0.0"],
+        ["mixture.image.batch.batch_size=1", "mixture.image.weight=0.0"],
+        ["objectives.queue_size=32"],
+        ["objectives.queue_size=31", "objectives.negatives=batch"],
+        ["objectives.queue_size=31", "objectives.vlc=0.0", "objectives.vlm=0.0"],
+    ],
+)
+def test_what_the_objectives_do_not_ask_is_free(overrides):
+    given = [f"--config.{its}" for its in overrides]
+    RunConfig.from_dict(read_config("configs/pretrain_shapes.py", given))
+
+
+def test_validation_of_media_that_no_part_has_is_read_by_the_run_s_batch():
+    given = ["--config.batch.batch_size=8"]
+    values = read_config("configs/pretrain_shapes.py", given)
+    del values["mixture"]["image"]
+    with pytest.raises(ValueError, match="config.batch.batch_size is 8, which"):
+        RunConfig.from_dict(values)
+    values["validation"]["path"] = "stills.jsonl"
+    assert RunConfig.from_dict(values).batch.batch_size == 8
 
 
 def test_the_shapes_vocabulary_has_every_word_as_one_token():

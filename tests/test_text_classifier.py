@@ -19,7 +19,7 @@ from mplug2_jax.cli.main import main
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.video import Media
-from mplug2_jax.evaluation.pairs import score_pairs
+from mplug2_jax.evaluation.pairs import PairAsker, score_pairs
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.evaluation.usable import unusable
@@ -28,6 +28,7 @@ from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.classification import PairClassification, TextClassification
 from mplug2_jax.text_classifier import PairClassifier, TextClassifier
+from mplug2_jax.training.validation import score_of
 from mplug2_jax.types import MultimodalBatch
 
 CLASSES = ("contradiction", "entailment", "neutral")
@@ -237,6 +238,18 @@ def test_texts_without_a_class_of_the_set_are_left_out_and_named(tmp_path):
     assert set(unusable(numbers, (), 0.7)) == {"2", "3"}
 
 
+def test_numbers_of_texts_about_media_are_correlated():
+    asker = PairAsker(predictor("pair_classification", classes=()))
+    records = [
+        Record(str(i), said, (true,), 1.0)
+        for i, (said, true) in enumerate([("0.5", "1"), ("0.9", "2"), ("0.7", "3")])
+    ]
+    scores = asker.score(records)
+    half = pytest.approx(0.5)
+    assert scores == {"pearson": half, "spearman": half, "n": 3}
+    assert score_of({f"pairs/{k}": v for k, v in scores.items()}) == half
+
+
 def test_what_does_not_fit_is_named(pair_files, tmp_path):
     its = predictor("pair_classification", media=2)
     file = pair_files / "0.png"
@@ -255,6 +268,8 @@ def test_what_does_not_fit_is_named(pair_files, tmp_path):
     with pytest.raises(ValueError, match="cannot classify texts: it has no"):
         TextClassifier(small.predictor())
     texts = predictor("text_classification")
+    with pytest.raises(ValueError, match="are videos or images, and the task is text_"):
+        evaluate(texts, [Example("x", file)], ["text_classification"])
     longer = dataclasses.replace(
         texts, inputs=dataclasses.replace(INPUTS, text_length=4096)
     )

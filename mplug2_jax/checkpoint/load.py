@@ -53,6 +53,7 @@ class Metadata:
       inputs: fields of `data.inputs.InputConfig` that differ from its defaults.
       task: what was trained, a key of `tasks.TASKS`; empty where nobody knows.
       decoding: fields of `decoding.settings.Decoding`, as in the run's validation.
+      rerank: how many of each query's best retrieval orders by matching, as there.
     """
 
     config: MPlug2Config
@@ -62,6 +63,7 @@ class Metadata:
     inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = ""
     decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rerank: int = 16
 
     def to_json(self) -> str:
         values = {
@@ -73,6 +75,7 @@ class Metadata:
             "inputs": dict(self.inputs),
             "task": self.task,
             "decoding": dict(self.decoding),
+            "rerank": self.rerank,
         }
         return json.dumps(values, indent=1)
 
@@ -170,6 +173,7 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         values.get("inputs", {}),
         values.get("task", ""),
         values.get("decoding", {}),
+        values.get("rerank", Metadata.rerank),
     )
 
 

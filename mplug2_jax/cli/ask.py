@@ -8,9 +8,9 @@ answer.
 """
 
 import argparse
-import json
 
 from mplug2_jax.cli import options
+from mplug2_jax.evaluation.results import to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             texts = [{"text": h.text, "score": h.score} for h in answer.hypotheses]
             line: dict = {"file": args.file, "question": question}
             line |= {"answer": answer.text, "score": answer.score}
-            print(json.dumps(line | ({"answers": texts} if args.top_k > 1 else {})))
+            print(to_json(line | ({"answers": texts} if args.top_k > 1 else {})))
             continue
         for text in answer.hypotheses:
             print(text.text + (f"\t{text.score:.4f}" if args.scores else ""))

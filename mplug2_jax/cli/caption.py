@@ -9,12 +9,12 @@ same; the exit status is then 1.
 """
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
 from mplug2_jax.cli.files import readable
+from mplug2_jax.evaluation.results import to_json
 
 if TYPE_CHECKING:
     from mplug2_jax.prediction import Prediction
@@ -51,7 +51,7 @@ def _show(file: str, caption: "Prediction", args: argparse.Namespace) -> None:
     if args.json:
         texts = [{"text": h.text, "score": h.score} for h in caption.hypotheses]
         line: dict = {"file": file, "caption": caption.text, "score": caption.score}
-        print(json.dumps(line | ({"captions": texts} if args.top_k > 1 else {})))
+        print(to_json(line | ({"captions": texts} if args.top_k > 1 else {})))
     else:
         for text in caption.hypotheses:
             score = f"\t{text.score:.4f}" if args.scores else ""

@@ -21,7 +21,6 @@ cannot be read is then an error.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
 from mplug2_jax.cli.files import readable
+from mplug2_jax.evaluation.results import to_json
 
 if TYPE_CHECKING:
     from mplug2_jax.classifier import MediaClassifier
@@ -135,7 +135,7 @@ def _show(
         classes = [{"class": h.text, "probability": h.score} for h in found.hypotheses]
         line: dict = {**about, kind: asked}
         line |= {"class": found.text, "probability": found.score}
-        print(json.dumps(line | ({"classes": classes} if args.top_k > 1 else {})))
+        print(to_json(line | ({"classes": classes} if args.top_k > 1 else {})))
     else:
         for its in found.hypotheses:
             score = f"\t{its.score:.4f}" if args.scores else ""

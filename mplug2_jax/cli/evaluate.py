@@ -38,6 +38,7 @@ What a suite has finished is written even if it ends with an error. Several proc
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 
-RERANK = 16
 SEEN = ("--task caption", "--task qa", "--task grounding", "--task pairs")
 CLASSES = ("--task classification", "--task zero_shot_classification")
 # Options that not everything reads: what they are without, and what reads them.
@@ -65,7 +65,7 @@ READ_BY: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "crops": (1, (*CLASSES, "--task all")),
     "classes": (None, CLASSES[1:]),
     "template": (None, CLASSES[1:]),
-    "rerank": (RERANK, ("--task retrieval", "--suite")),
+    "rerank": (None, ("--task retrieval", "--suite")),
     "dual_softmax": (False, ("--task retrieval", "--suite")),
     "caption_length": (None, ("--task retrieval",)),
 }
@@ -141,10 +141,9 @@ def _add_task_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--rerank",
         type=int,
-        default=RERANK,
         metavar="K",
-        help="retrieval: order each query's best K by matching (default 16; 0: none; "
-        "papers: 128 on MSRVTT, 256 on COCO)",
+        help="retrieval: order each query's best K by matching (default: as trained, "
+        "else 16; 0: none; papers: 128 on MSRVTT, 256 on COCO)",
     )
     add(
         "--dual-softmax",
@@ -198,6 +197,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ValueError(f"--limit is {args.limit}; it must be >= 1.")
     if not 0 <= args.max_bad_share <= 1:
         raise ValueError(f"--max-bad-share is {args.max_bad_share}; expected 0 to 1.")
+    if args.rerank is not None and args.rerank < 0:
+        raise ValueError(f"--rerank is {args.rerank}; it must be >= 0.")
     if args.suite and args.task != "all":
         raise ValueError(
             f"--suite does every task, and --task is {args.task}; leave one out."
@@ -252,6 +253,7 @@ def _suite(args: argparse.Namespace) -> int:
         rerank=args.rerank,
         dual_softmax=args.dual_softmax,
         meteor=not args.no_meteor,
+        progress=functools.partial(Progress, sys.stderr),
     )
     about, measured = {"checkpoint": args.checkpoint}, []
     try:
@@ -343,7 +345,7 @@ def _labelled_texts(
         examples,
         glue_task(path),
         max_bad_share=args.max_bad_share,
-        progress=Progress(sys.stderr),
+        progress=Progress(sys.stderr, "texts"),
     )
     _finish(args, predictor, results.flat_metrics(), results.to_dict())
     _report(results.skipped)
@@ -358,28 +360,28 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
     )
     from mplug2_jax.retriever import Retriever
 
-    if args.rerank < 0:
-        raise ValueError(f"--rerank is {args.rerank}; it must be >= 0.")
     predictor = Retriever.from_checkpoint(
         args.checkpoint,
-        matching=args.rerank > 0,
+        matching=args.rerank != 0,
         vocab=args.vocab,
         num_frames=args.num_frames,
         caption_length=args.caption_length,
         batch_size=args.batch_size,
     ).predictor
+    rerank = predictor.rerank if args.rerank is None else args.rerank
     try:
         results = search_results(
             predictor,
             examples,
-            args.rerank,
+            rerank,
             dual_softmax=args.dual_softmax,
             max_bad_share=args.max_bad_share,
+            progress=functools.partial(Progress, sys.stderr),
         )
     except TooManyUnusableError as error:
         _report(error.skipped)
         raise
-    run = {"rerank": args.rerank, "n": len(examples) - len(results.skipped)}
+    run = {"rerank": rerank, "n": len(examples) - len(results.skipped)}
     _finish(args, predictor, results.metrics[TASK], run | results.to_dict())
     _report(results.skipped)
     return 0
@@ -438,6 +440,7 @@ def _write(
     from dataclasses import asdict
 
     from mplug2_jax.checkpoint.staging import staged
+    from mplug2_jax.evaluation.results import to_json
 
     run: dict[str, Any] = {
         "checkpoint": args.checkpoint,
@@ -448,4 +451,4 @@ def _write(
         "decoding": asdict(predictor.decoding),
     }
     with staged(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(run | dict(results), indent=1) + "\n")
+        partial.write_text(to_json(run | dict(results), indent=1) + "\n")

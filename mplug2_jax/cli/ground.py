@@ -11,11 +11,11 @@ there at all.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
+from mplug2_jax.evaluation.results import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _show(image: str, found: "Grounded", args: argparse.Namespace) -> None:
         width, height = found.size
         line = {"image": image, "phrase": found.phrase, "box": found.pixels}
         line |= {"size": [width, height], "probability": found.probability}
-        print(json.dumps(line))
+        print(to_json(line))
         return
     score = f"\t{found.probability:.4f}" if args.scores else ""
     corners = " ".join(f"{value:.0f}" for value in found.pixels)

@@ -1,4 +1,4 @@
-"""How far a command is with its media."""
+"""How far a command is with its work."""
 
 import time
 
@@ -8,8 +8,8 @@ from mplug2_jax.cli.processes import is_first
 class Progress:
     """Rewrites one line with items done, rate and time left; on files, few lines."""
 
-    def __init__(self, stream, clock=time.monotonic):
-        self.stream, self.clock = stream, clock
+    def __init__(self, stream, what: str = "media", clock=time.monotonic):
+        self.stream, self.what, self.clock = stream, what, clock
         self.start = self.shown = clock()
         self.every, self.end = (0.5, "\r") if stream.isatty() else (30.0, "\n")
 
@@ -20,7 +20,7 @@ class Progress:
         self.shown = now
         rate = done / max(now - self.start, 1e-9)
         left = _duration((total - done) / rate) if rate else "?"
-        line = f"{done}/{total} media, {rate:.1f}/s, {left} left"
+        line = f"{done}/{total} {self.what}, {rate:.1f}/s, {left} left"
         end = "\n" if done == total else self.end
         print(f"{line:50}", end=end, file=self.stream, flush=True)
 

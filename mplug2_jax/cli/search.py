@@ -9,10 +9,10 @@ slower; they show the log odds of matching instead.
 """
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from mplug2_jax.cli import options
+from mplug2_jax.evaluation.results import to_json
 
 if TYPE_CHECKING:
     from mplug2_jax.retriever import Hit
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(hit: "Hit", as_json: bool) -> None:
     if as_json:
-        print(json.dumps(hit._asdict()))
+        print(to_json(hit._asdict()))
     else:
         score = hit.similarity if hit.odds is None else hit.odds
         print(f"{hit.file}\t{score:.4f}")

@@ -27,7 +27,9 @@ class BatchConfig:
       batch_size: videos per step, of all processes together.
       captions_per_video, questions_per_video, answers_per_question: rows of text per
         video; a video with more gets a random choice, one with fewer padding. 0 leaves
-        the kind of text out. Pretraining has one of each and does not read these.
+        the kind of text out. Pretraining does not read these.
+      instructions_per_pair: of pretraining; the first is of any kind, the others ask
+        further questions while the medium has any.
       texts_per_medium: phrases of grounding, texts of pair classification.
       crop_scale: share of the area that a random crop keeps; None resizes the whole
         frame instead.
@@ -46,6 +48,7 @@ class BatchConfig:
     captions_per_video: int = 0
     questions_per_video: int = 0
     answers_per_question: int = 1
+    instructions_per_pair: int = 1
     texts_per_medium: int = 1
     crop_scale: tuple[float, float] | None = (0.5, 1.0)
     flip: bool = True
@@ -117,14 +120,6 @@ class Batches(grain.DatasetIterator):
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
-
-    def bad_files(self) -> dict[str, str]:
-        """What this process and its workers could not read and why, by place."""
-        return {
-            f"{name}[{place}]": why
-            for name, faults in self.faults.items()
-            for place, why in faults.bad.items()
-        }
 
 
 class _WithNews:

@@ -1,6 +1,5 @@
 """Every example evaluated once, on any number of processes, keyed by its id."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-
-PATIENCE = 24 * 3600  # seconds; that a process is gone is noticed much earlier
-_EXCHANGES = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -90,11 +86,11 @@ def merged(parts: Sequence[bytes]) -> dict[str, Any]:
 def _exchange(data: bytes) -> list[bytes]:
     """The bytes of every process, on every process."""
     from jax.experimental import multihost_utils
-    from orbax.checkpoint import multihost
+
+    from mplug2_jax.sharding.distributed import meet
 
     # Shares take unequally long, and an exchange on CPUs waits for half a minute only.
-    meeting = f"exchange {next(_EXCHANGES)}"
-    multihost.get_jax_distributed_client().wait_at_barrier(meeting, PATIENCE * 1000)
+    meet("exchange")
     lengths = multihost_utils.process_allgather(np.array([len(data)], np.int32))
     lengths = np.ravel(lengths)
     padded = np.zeros(int(lengths.max()), np.uint8)

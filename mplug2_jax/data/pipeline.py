@@ -135,10 +135,12 @@ class _Loader:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
         fields: Fields = {}
+        media = 1 + len(example.others)
         for target in self.targets:
-            if example.others and not target.several:
+            if media != target.media:
                 raise ValueError(
-                    f"{example.id} is several images, which only classes are about"
+                    f"{example.id} is {media} media together; expected {target.media} "
+                    "(more only in classification, config.model.classifier.num_media)"
                 )
             fields |= target(example, rng)
         frames, ids = self.read(example, rng), media_id(example)

@@ -20,11 +20,11 @@ class Targets(abc.ABC):
 
     Attributes:
       counts: which annotations of an example are read, and how many a batch takes.
-      several: whether an example may be several images, seen together.
+      media: images that an example is made of, seen together.
     """
 
     counts: dict[str, int]
-    several = False
+    media = 1
 
     @abc.abstractmethod
     def __call__(self, example: Example, rng: np.random.Generator) -> Fields:
@@ -37,16 +37,21 @@ def targets_of(
     inputs: InputConfig,
     config: BatchConfig,
     regression: bool = False,
+    media: int = 1,
 ) -> list[Targets]:
-    """What the task of that name (`mplug2_jax.tasks.TASKS`) reads."""
+    """What the task of that name (`mplug2_jax.tasks.TASKS`) reads.
+
+    Args:
+      regression, media: of classification, see `Classes`.
+    """
     shared = tokenizer, inputs, config
     if task == "retrieval":
         return [PlainCaptions(*shared)]
     if task == "grounding":
         return [Boxes(*shared)]
     if task.endswith("classification"):
-        texts = task == "pair_classification"
-        return [Classes(*shared, texts=texts, regression=regression)]
+        how: Any = {"regression": regression, "media": media}
+        return [Classes(*shared, texts=task == "pair_classification", **how)]
     captions = config.captions_per_video * (task != "question_answering")
     questions = config.questions_per_video * (task != "captioning")
     found: list[Targets] = []
@@ -123,9 +128,8 @@ class Classes(Targets):
     Args:
       texts: whether texts are what is classified.
       regression: labels are numbers.
+      media: images that the classifier reads together.
     """
-
-    several = True
 
     def __init__(
         self,
@@ -135,8 +139,10 @@ class Classes(Targets):
         *,
         texts: bool,
         regression: bool = False,
+        media: int = 1,
     ):
         self.tokenizer, self.inputs, self.texts = tokenizer, inputs, texts
+        self.media = media
         self.number = LabelNumbers(inputs.classes, regression)
         self.counts = {"labels": config.texts_per_medium if texts else 1}
 

@@ -94,11 +94,12 @@ def prepared_folder(path: str | os.PathLike, data_dir: str | os.PathLike = "") -
 def glue_task(path: str | os.PathLike) -> str:
     """The task of GLUE that a name or a folder of TFDS stands for; "" if it is none.
 
-    Of MNLI alike, whether matched, mismatched or both.
+    Of MNLI alike, whether matched, mismatched or both. WNLI and the diagnostic set are
+    none: nobody scores them.
     """
     place = os.fspath(path).removeprefix(PREFIX).rstrip("/")
     found = re.search(r"(?:^|/)glue/([a-z0-9]+)(?:_[a-z]+)?(?:/[\d.]+)?$", place)
-    return found.group(1) if found else ""
+    return found.group(1) if found and f"glue/{found.group(1)}" in COUNTS else ""
 
 
 def is_tfds(folder: str | os.PathLike) -> bool:

@@ -12,6 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from mplug2_jax.boxes import iou
 from mplug2_jax.data.examples import Example
+from mplug2_jax.data.records import described
 from mplug2_jax.data.video import read_media
 from mplug2_jax.evaluation.answers import matches
 from mplug2_jax.evaluation.measured import HEADS, Measured, rows
@@ -63,7 +64,11 @@ def _sections(measured: Measured) -> list[str]:
         for which, records in best_and_worst(task, its).items()
     ]
     wanted = {record.example for *_, records in chosen for record in records}
-    examples = {e.id: e for e in measured.examples if e.id in wanted}
+    # Of prepared sets the media that are shown are read, and no others.
+    places = {
+        e.id: n for n, e in enumerate(described(measured.examples)) if e.id in wanted
+    }
+    examples = {id_: measured.examples[place] for id_, place in places.items()}
     name = f"{measured.name} {measured.split}".strip()
     return [
         f"<h2>{html.escape(f'{task}, {name}: {which}')}</h2>"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
@@ -21,40 +20,6 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     """
     predicted, true = _classes(predictions, labels)
     return float(np.mean(predicted == true))
-
-
-def top_k_accuracy(
-    scores: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"], k: int = 1
-) -> float:
-    """Returns the share of labels among the k classes of the highest scores.
-
-    Of equal scores the lower class comes first, as in argmax: equal scores for all are
-    right by chance only.
-
-    Raises:
-      ValueError: shapes are not (N, C) and (N,), N is 0, k is not in 1 .. C, a label is
-        not in 0 .. C - 1, or a score is nan.
-    """
-    values, true = np.asarray(scores), np.asarray(labels)
-    if values.ndim != 2 or true.shape != values.shape[:1] or not len(true):
-        raise ValueError(
-            f"scores and labels have shapes {values.shape} and {true.shape}; expected "
-            f"(N, C) and (N,) with N >= 1"
-        )
-    classes = values.shape[1]
-    if not 1 <= k <= classes:
-        raise ValueError(
-            f"k is {k}; it must be in 1 .. {classes}, the number of classes"
-        )
-    outside = true[(true < 0) | (true >= classes)]
-    if len(outside):
-        raise ValueError(f"label {outside[0]} is not one of 0 .. {classes - 1}")
-    if np.isnan(values).any():
-        raise ValueError(f"{np.isnan(values).any(1).sum()} of the examples score nan")
-    own = np.take_along_axis(values, true[:, None], axis=1)
-    earlier = np.arange(classes) < true[:, None]
-    ahead = (values > own) | ((values == own) & earlier)
-    return float(np.mean(ahead.sum(1) < k))
 
 
 def f1(predictions: ArrayLike, labels: ArrayLike) -> float:

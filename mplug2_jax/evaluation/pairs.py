@@ -11,7 +11,7 @@ from mplug2_jax.batching import Encoded, Shapes
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.evaluation.askers import Asker
 from mplug2_jax.evaluation.results import Record
-from mplug2_jax.evaluation.texts import class_record
+from mplug2_jax.evaluation.texts import class_record, score_texts
 from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, unusable, usable
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.text_classifier import PairClassifier
@@ -76,7 +76,8 @@ class PairAsker(Asker):
         )
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
-        return score_pairs(records)
+        classes = self.classifier.classes
+        return score_pairs(records) if classes else score_texts(records, classes)
 
 
 def _labels(example: Example) -> list[Label]:

@@ -1,6 +1,8 @@
 """What was measured: predictions beside annotations, and their scores."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +78,19 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def to_json(values: Any, indent: int | None = None) -> str:
+    """Plain values as JSON, which knows no NaN and no Infinity: null in their place."""
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def shown(name: str, value: float, digits: int) -> str:

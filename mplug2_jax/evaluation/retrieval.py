@@ -21,10 +21,17 @@ from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.evaluation.runner import READ_TIMEOUT, read_whole
 from mplug2_jax.predictor import Predictor
-from mplug2_jax.retriever import Encoding, Encodings, Retriever
+from mplug2_jax.retriever import Encodings, Retriever
 
 DEPTHS = (1, 5, 10)
 TASK = "retrieval"
+# Given what is counted: what is told how many are done, and how many there are.
+Progress = Callable[[str], Callable[[int, int], None]]
+
+
+def silent(what: str) -> Callable[[int, int], None]:
+    """Nobody is told."""
+    return lambda done, total: None
 
 
 class TooManyUnusableError(ValueError):
@@ -44,7 +51,10 @@ class TooManyUnusableError(ValueError):
 
 
 def retrieve(
-    predictor: Predictor, examples: Sequence[Example], rerank: int = 16, **options: Any
+    predictor: Predictor,
+    examples: Sequence[Example],
+    rerank: int | None = None,
+    **options: Any,
 ) -> dict[str, float]:
     """Recalls and median ranks of both directions, as `recall` names them.
 
@@ -56,11 +66,11 @@ def retrieve(
 def search_results(
     predictor: Predictor,
     examples: Sequence[Example],
-    rerank: int = 16,
+    rerank: int | None = None,
     *,
     dual_softmax: bool = False,
     max_bad_share: float = 0.0,
-    check: Callable[[], None] = lambda: None,
+    progress: Progress = silent,
 ) -> Results:
     """What texts and media find of each other: metrics, and a record of each text.
 
@@ -70,13 +80,15 @@ def search_results(
     the synthetic world do, no model can tell them apart, and finds fewer.
 
     Args:
-      rerank: the best candidates of each query, ordered anew by matching; 0: none. The
-        paper's family takes 128 of MSRVTT's 1000, 256 of COCO's images.
+      rerank: the best candidates of each query, ordered anew by matching; 0: none. By
+        default the predictor's; the paper's family takes 128 of MSRVTT's 1000, 256 of
+        COCO's images.
       dual_softmax: reports also, under names of their own, what contrast alone finds
         by `dual`, which knows all queries of the test at once.
       max_bad_share: of the examples, which may have no caption, or a medium that cannot
         be read: the others are searched as if these were not there.
-      check: called between batches; may raise.
+      progress: of this process's media, and then its pairs, of each direction; what is
+        told between batches may raise.
 
     Raises:
       TooManyUnusableError: there are more of them, or no others.
@@ -84,11 +96,14 @@ def search_results(
     """
     start = time.monotonic()
     retriever = Retriever(predictor)
-    media, places, skipped = _read(retriever, examples, max_bad_share, check)
+    rerank = predictor.rerank if rerank is None else rerank
+    media, places, skipped = _read(
+        retriever, examples, max_bad_share, rerank > 0, progress
+    )
     known = [described(examples)[place] for place in places]
     asked = [(c, column) for column, its in enumerate(known) for c in its.captions]
     captions, owners = zip(*asked, strict=True)
-    compared = _Compared(retriever, captions, media, places, check)
+    compared = _Compared(retriever, captions, media, places, progress)
     right = _right(owners, known)
     forth = compared.reranked(rerank, turned=False)
     metrics = _both_directions(forth, compared.reranked(rerank, turned=True), right)
@@ -117,9 +132,10 @@ def _read(
     retriever: Retriever,
     examples: Sequence[Example],
     max_bad_share: float,
-    check: Callable[[], None],
+    keep_states: bool,
+    progress: Progress,
 ) -> tuple[Encodings, list[int], dict[str, str]]:
-    """Encodes this process's media.
+    """Encodes this process's media; of their states, which are large, all or none stay.
 
     Returns these, the places of all media that can be searched, and by id why others
     cannot.
@@ -128,27 +144,31 @@ def _read(
     skipped = {e.id: why for e in known if (why := _unsearchable(e))}
     _check(skipped, len(known), max_bad_share)
     places = [place for place, e in enumerate(known) if e.id not in skipped]
-    found: list[Encoding] = []
+    features: list[np.ndarray] = []
+    states: list[np.ndarray] = []
     bad: dict[str, str] = {}
 
     def read(place: int) -> Media:
         return within(READ_TIMEOUT, read_whole, its, examples[place])
 
     mine = [place for place in places if _owner(place) == jax.process_index()]
+    done, tell = 0, progress("media")
     with read_ahead(read, mine, 2 * its.batch_size) as results:
         for window in batched(results, its.batch_size):
             usable = [medium for _, medium in window if isinstance(medium, Media)]
-            found += retriever.encode_window(usable)
+            encoded = retriever.encode_window(usable)
+            features += [vector for vector, _ in encoded]
+            states += [state for _, state in encoded if keep_states]
             errors = ((p, e) for p, e in window if not isinstance(e, Media))
             bad |= {str(place): str(error) for place, error in errors}
-            check()
+            done += len(window)
+            tell(done, len(mine))
     # Whether these are too many, all processes must find alike.
     bad = gather_by_id(bad)
     skipped |= {known[int(place)].id: why for place, why in bad.items()}
     _check(skipped, len(known), max_bad_share)
-    features, states = np.array([f for f, _ in found]), [s for _, s in found]
     places = [place for place in places if str(place) not in bad]
-    return Encodings(features, states), places, skipped
+    return Encodings(np.array(features), states), places, skipped
 
 
 def _owner(place: Any) -> Any:
@@ -243,9 +263,9 @@ class _Compared:
         captions: Sequence[str],
         media: Encodings,
         places: Sequence[int],
-        check: Callable[[], None],
+        progress: Progress,
     ):
-        self.retriever, self.media, self.check = retriever, media, check
+        self.retriever, self.media, self.progress = retriever, media, progress
         self.owner = _owner(np.array(places))
         self.mine = np.flatnonzero(self.owner == jax.process_index())
         texts = list(dict.fromkeys(captions))  # each is encoded once
@@ -284,7 +304,8 @@ class _Compared:
         ours = owner == jax.process_index()
         places = np.searchsorted(self.mine, media[ours])
         its = list(zip(texts[ours].tolist(), places.tolist(), strict=True))
-        odds = self.retriever.match(self.texts, self.media, its, self.check)
+        tell = self.progress("pairs")
+        odds = self.retriever.match(self.texts, self.media, its, tell)
         return _joined(odds, owner)[back]
 
 

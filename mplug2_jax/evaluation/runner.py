@@ -76,7 +76,8 @@ def evaluate(
       progress: called with the examples done, of all processes, and their number.
 
     Raises:
-      ValueError: there is nothing to do, ids are not unique, or no medium is usable.
+      ValueError: there is nothing to do, a task is none of media, ids are not unique,
+        or no medium is usable.
     """
     if batch_size is not None:
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
@@ -290,6 +291,11 @@ def _askers(
         )
     askers = []
     for task in tasks:
+        if task not in make:
+            raise ValueError(
+                f"The examples are videos or images, and the task is {task}; expected "
+                f"one of {', '.join(make)}: choose one of these, or other data."
+            )
         predictor.require(task)
         askers.append(make[task]())
         if not any(map(askers[-1].count, examples)):

@@ -7,7 +7,6 @@ One table of numbers (`results.md`, and with all predictions `results.json`), an
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,13 @@ from mplug2_jax.data.tfds_sets import glue_task, prepared_folder
 from mplug2_jax.decoding import DecodingConfig
 from mplug2_jax.evaluation.gallery import gallery
 from mplug2_jax.evaluation.measured import HEADS, Measured, left_out, rows
-from mplug2_jax.evaluation.results import Results
-from mplug2_jax.evaluation.retrieval import TooManyUnusableError, search_results
+from mplug2_jax.evaluation.results import Results, to_json
+from mplug2_jax.evaluation.retrieval import (
+    Progress,
+    TooManyUnusableError,
+    search_results,
+    silent,
+)
 from mplug2_jax.evaluation.runner import NothingToAskError, evaluate, evaluate_prompts
 from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
@@ -50,15 +54,17 @@ class Options:
       max_bad_share: of lines, media and labels; for retrieval see `search_results`.
       rerank, dual_softmax: see `search_results`.
       meteor: see `score_captions`.
+      progress: of the media, texts and pairs of each task.
     """
 
     split: str = "test"
     media: str = ""
     limit: int | None = None
     max_bad_share: float = 0.0
-    rerank: int = 16
+    rerank: int | None = None
     dual_softmax: bool = False
     meteor: bool = False
+    progress: Progress = silent
 
 
 def run_suite(
@@ -103,7 +109,11 @@ def _of_texts(
     if predictor.can("text_classification"):
         texts = first(opened, options.limit)
         glue, share = glue_task(data.path), options.max_bad_share
-        yield (), evaluate_texts(predictor, texts, glue, max_bad_share=share), {}
+        progress = options.progress("texts")
+        results = evaluate_texts(
+            predictor, texts, glue, max_bad_share=share, progress=progress
+        )
+        yield (), results, {}
 
 
 def _of_media(
@@ -113,7 +123,11 @@ def _of_media(
     examples, share = first(opened, options.limit), options.max_bad_share
     try:
         results = evaluate(
-            predictor, examples, meteor=options.meteor, max_bad_share=share
+            predictor,
+            examples,
+            meteor=options.meteor,
+            max_bad_share=share,
+            progress=options.progress("media"),
         )
     except NothingToAskError:
         pass  # of what follows there may be something
@@ -143,7 +157,9 @@ def _search(
     predictor: Predictor, examples: Media, options: Options
 ) -> tuple[Media, Results, Mapping[str, str]]:
     """Retrieval among what can be searched; no metrics if too much cannot."""
-    rerank = options.rerank if set(MATCHING) <= set(predictor.model.modules) else 0
+    rerank = predictor.rerank if options.rerank is None else options.rerank
+    if not set(MATCHING) <= set(predictor.model.modules):
+        rerank = 0
     try:
         results = search_results(
             predictor,
@@ -151,6 +167,7 @@ def _search(
             rerank,
             dual_softmax=options.dual_softmax,
             max_bad_share=options.max_bad_share,
+            progress=options.progress,
         )
     except TooManyUnusableError as error:
         return examples, Results({}, {}, error.skipped, 0.0), {}
@@ -173,7 +190,10 @@ def _by_prompts(predictor: Predictor, opened: Media, options: Options) -> Said:
         yield examples, Results({}, {}, {ZERO_SHOT: str(error)}, 0.0), {}
         return
     results = evaluate_prompts(
-        by_prompts, examples, max_bad_share=options.max_bad_share
+        by_prompts,
+        examples,
+        max_bad_share=options.max_bad_share,
+        progress=options.progress("media"),
     )
     yield examples, results, {ZERO_SHOT: f"prompts: {' / '.join(TEMPLATES)}"}
 
@@ -232,4 +252,4 @@ def _json(measured: Sequence[Measured], about: Mapping[str, Any]) -> str:
         | its.results.to_dict()
         for its in measured
     ]
-    return json.dumps({**about, "data": sets}, indent=1) + "\n"
+    return to_json({**about, "data": sets}, indent=1) + "\n"

@@ -1,7 +1,8 @@
 """The paper's ablations that change which weights there are.
 
-Without imports, so that a command's help need not wait for JAX. The others, such as VLC
-before or after the universal layers, suit any checkpoint.
+Without imports, so that a command's help need not wait for JAX. The others change no
+weights; VLC before or after the universal layers suits any checkpoint but those whose
+contrastive head was trained the other way.
 """
 
 # Options of `mplug2 convert --clip --bert`: section and name in the configuration.

@@ -210,7 +210,8 @@ def _memory(state, batch, topology: Topology, compiled, refusal: str) -> Memory:
     limit = topology.chip.hbm_bytes * (1 if topology.chip.is_tpu else GPU_USABLE)
     if compiled is None:
         needed, available = _needed(refusal)
-        return Memory(**parts, temporary=needed, program=0, limit=available or limit)
+        temporary = max(needed - sum(parts.values()), 0)
+        return Memory(**parts, temporary=temporary, program=0, limit=available or limit)
     stats = compiled.memory_analysis()
     # Padding of the arguments to the hardware's tiles counts as the program's.
     padding = max(stats.argument_size_in_bytes - sum(parts.values()), 0)
@@ -222,7 +223,12 @@ def _memory(state, batch, topology: Topology, compiled, refusal: str) -> Memory:
 
 
 def _needed(refusal: str) -> tuple[float, float]:
-    """Bytes of temporaries and of memory that the compiler speaks of."""
+    """Bytes that the compiler needs and has: arguments count, whatever it calls them.
+
+    libtpu 0.0.52 says "the total memory required for HLO temporaries (16.03G) exceeds
+    available HBM (15.75G)", or "Used 15.75G of 15.75G hbm" where it is that close; of a
+    program whose arguments alone are 20.25 GiB the former names 20.62G.
+    """
     units = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": GIB << 10}
     sizes = re.findall(r"(\d+(?:\.\d+)?)([KMGT])\b", refusal)
     found = [float(number) * units[unit] for number, unit in sizes] + [0.0, 0.0]

@@ -1,5 +1,6 @@
 """Plans as text, as rows of a table, and as advice."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ from mplug2_jax.models.config import PRESETS, MPlug2Config, preset
 from mplug2_jax.planning.chips import GIB
 from mplug2_jax.planning.plan import Plan
 from mplug2_jax.planning.topology import Topology
+from mplug2_jax.sharding.mesh import MeshConfig
 from mplug2_jax.training.config import RunConfig
 
 HEADER = (
@@ -160,13 +162,13 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def advice(config: RunConfig, plan: Plan) -> list[str]:
     """What to change when a plan does not fit, the cheapest first."""
-    memory, mesh, found = plan.memory, plan.mesh, []
+    memory, mesh, found = plan.memory, _within_slice(plan), []
     numerics = config.model.numerics
     if numerics.dtype != "bfloat16":
         found.append("--config.model.numerics.dtype=bfloat16 (half the activations)")
     if numerics.remat != "full":
         found.append("--config.model.numerics.remat=full (keep layers' inputs only)")
-    spread, now = mesh["data"] * mesh["fsdp"], mesh["fsdp"]
+    spread, now = mesh.data * mesh.fsdp, mesh.fsdp
     more = [n for n in range(now + 1, spread + 1) if spread % n == n % now == 0]
     if memory.state > memory.limit / 4 and more:
         # No further than needed: small parts are slow to gather.
@@ -174,26 +176,45 @@ def advice(config: RunConfig, plan: Plan) -> list[str]:
         wanted = next(small, more[-1])
         saved = memory.state * (1 - now / wanted)
         found.append(
-            f"--mesh data={spread // wanted},fsdp={wanted} (state divided further: "
-            f"{_gib(saved)} GiB less per device)"
+            f"{_flag(mesh, data=spread // wanted, fsdp=wanted)} (state divided "
+            f"further: {_gib(saved)} GiB less per device)"
         )
     parts = [a for a in (2, 4, 8, 16, 32) if plan.rows_per_device % a == 0]
-    over = memory.temporary / max(memory.limit - memory.state, 1)
-    if parts and over > 1:
+    room = memory.limit - (memory.total - memory.temporary)
+    over = memory.temporary / max(room, 1)
+    if parts and over >= 1:
         wanted = next((a for a in parts if a >= over), parts[-1])
         found.append(
             f"--config.accumulation={plan.accumulation * wanted} (parts of "
             f"{plan.rows_per_device / wanted:g} rows per device)"
         )
     if not parts:
-        if plan.rows_per_device == 1 and _divides(config.model, 2 * mesh["tensor"]):
+        # Replicas go first: then the state is divided further too.
+        even = [a for a in ("data", "fsdp") if getattr(mesh, a) % 2 == 0]
+        tensor = 2 * mesh.tensor
+        if even and plan.rows_per_device == 1 and _divides(config.model, tensor):
+            halved = {even[0]: getattr(mesh, even[0]) // 2}
             found.append(
-                f"--mesh tensor={2 * mesh['tensor']} (layers divided; two devices "
-                "share a row)"
+                f"{_flag(mesh, **halved, tensor=tensor)} "
+                f"--config.accumulation={2 * plan.accumulation} (layers divided; two "
+                "devices share a row)"
             )
         found.append("fewer frames, or a chip with more memory")
     found.append(f"more devices than {plan.topology.size}")
     return found
+
+
+def _within_slice(plan: Plan) -> MeshConfig:
+    """The plan's mesh as it is asked for: its `data` has the slices in front."""
+    slices = plan.topology.slices
+    sizes = plan.mesh | {"data": plan.mesh["data"] // slices}
+    return MeshConfig(**sizes, slices=slices)
+
+
+def _flag(mesh: MeshConfig, **changes: int) -> str:
+    """The mesh with changes, as `--mesh` of all axes: those left out have defaults."""
+    axes = vars(dataclasses.replace(mesh, **changes))
+    return "--mesh " + ",".join(f"{axis}={size}" for axis, size in axes.items())
 
 
 def _divides(model: MPlug2Config, tensor: int) -> bool:

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"
 # What the networks' errors have in common when another process is gone.
 _GONE = ("gloo", "nccl", "connection", "peer", "unavailable", "heartbeat")
 FAILED = 2
+PATIENCE = 24 * 3600  # seconds; that a process is gone is noticed much earlier
+_MEETINGS = itertools.count()
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
@@ -93,6 +96,19 @@ def initialize(environ: Mapping[str, str] = os.environ) -> Cluster:
         # key of its own), and would run ahead; Gloo gives the others half a minute.
         jax.config.update("jax_enable_compilation_cache", False)
     return dataclasses.replace(cluster, count=count, index=index)
+
+
+def meet(what: str) -> None:
+    """Waits for the other processes, longer than a collective or the exit would.
+
+    Args:
+      what: for messages.
+    """
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        client = multihost.get_jax_distributed_client()
+        client.wait_at_barrier(f"{what} {next(_MEETINGS)}", PATIENCE * 1000)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,8 @@ class MeshConfig:
       data: replicas within a slice; -1 means as many as the other axes leave.
       fsdp: parts that parameters and optimizer state are cut into.
       tensor: parts that each layer's heads and hidden units are cut into.
-      slices: groups of devices between which the network is slow (TPU slices).
+      slices: groups of devices between which the network is slow: TPU slices, or hosts
+        with GPUs, where one group may hold all hosts.
     """
 
     data: int = -1
@@ -41,13 +42,15 @@ def make_mesh(
     """The mesh `(data, fsdp, tensor)` over `devices`, by default all there are.
 
     Raises:
-      ValueError: the axes do not multiply to the number of devices, or the devices are
-        of another number of slices.
+      ValueError: the axes do not multiply to the number of devices, or TPUs (of GPUs
+        if more than one is asked for) are of another number of slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = _shape(config, len(devices))
     found = {getattr(device, "slice_index", None) for device in devices}
-    if found == {None}:  # no slices known: the order of the devices groups them
+    # XLA numbers hosts with GPUs as slices; any axis may lie across these.
+    undivided = config.slices == 1 and devices[0].platform == "gpu"
+    if found == {None} or undivided:  # the order of the devices groups them
         full = (config.slices * shape[0], *shape[1:])
         grid = mesh_utils.create_device_mesh(
             full, devices, allow_split_physical_axes=True

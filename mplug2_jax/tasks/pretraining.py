@@ -1,7 +1,7 @@
 """Pretraining (paper section 3.5): contrast, matching, masked words, instructions.
 
 A batch of pairs serves all four objectives and its vision is encoded once: a video's
-caption, masked caption and instruction are consecutive rows of one pass through the
+caption, masked caption and instructions are consecutive rows of one pass through the
 text encoder and of one through fusion. A batch of texts serves masked words alone,
 without vision, fusion and decoder. Which it is, its contents say.
 
@@ -230,7 +230,8 @@ class Pretraining(Task):
             def predict(model: MPlug2):
                 return model.predict_masked(model.encode_text(masked.text))
 
-            logits, soft = models.student(predict, index), models.taught(predict)
+            logits = models.student(predict, index)
+            soft = models.taught(predict) if _counts(soft_weight) else None
             return terms.masked_words(logits, masked, soft, soft_weight)
 
         metrics = in_parts(words, parts, masked).metrics("mlm")
@@ -277,8 +278,9 @@ class Pretraining(Task):
 
         def score(index, own, taught, other, batch, masked):
             out = models.student(lambda m: self.fuse(m, own, other, batch), index)
-            soft = models.taught(lambda m: self.fuse(m, taught, None, batch))
-            words = {}
+            soft, words = None, {}
+            if _counts(soft_weight):
+                soft = models.taught(lambda m: self.fuse(m, taught, None, batch))
             if masked is not None:
                 words["mlm"] = terms.masked_words(
                     out.masked, masked, soft and soft.masked, soft_weight
@@ -310,8 +312,11 @@ class Pretraining(Task):
         self, model: MPlug2, batch: MultimodalBatch, texts: dict[str, Tokens]
     ) -> Encoded:
         vision = model.encode_vision(batch.require("frames"), batch.is_video)
-        encoded = model.encode_text_stages(interleaved(list(texts.values())))
-        stages = dict(zip(texts, separated(encoded, len(texts)), strict=True))
+        videos = len(vision.embeds)
+        counts = [len(text.mask) // videos for text in texts.values()]
+        rows = interleaved(list(texts.values()), videos)
+        encoded = separated(model.encode_text_stages(rows), counts)
+        stages = dict(zip(texts, encoded, strict=True))
         rows = {name: (stages[name].states, texts[name].mask) for name in texts}
         out = Encoded(vision.embeds, rows)
         if self.contrasts:
@@ -375,12 +380,19 @@ class Pretraining(Task):
     def _check(self, batch: MultimodalBatch, queue: Queue | None) -> None:
         """Raises ValueError for shapes that the objectives cannot use."""
         rows = len(batch.require("frames"))
-        for name in ("caption", "question", "answer"):
+        asked = rows if batch.question is None else len(batch.question.mask)
+        whole = max(asked // rows, 1) * rows
+        for name, count in {
+            "caption": rows,
+            "question": whole,
+            "answer": asked,
+        }.items():
             text = getattr(batch, name)
-            if text is not None and len(text.mask) != rows:
+            if text is not None and len(text.mask) != count:
                 raise ValueError(
                     f"The batch has {len(text.mask)} rows of {name} for {rows} videos; "
-                    "pretraining reads one each (config.batch)."
+                    "pretraining reads one caption of each, and as many targets as "
+                    "instructions (config.batch)."
                 )
         if self.objectives.vlm > 0 and rows < 2:
             raise ValueError(
@@ -414,6 +426,11 @@ class Pretraining(Task):
             )
         length = max(text.mask.shape[1] for text in texts.values())
         return {name: padded(text, length) for name, text in texts.items()}
+
+
+def _counts(weight: Weight) -> bool:
+    """Whether what has this weight need be computed; of a traced one it must."""
+    return not (isinstance(weight, float) and weight == 0)
 
 
 class Run(Protocol):

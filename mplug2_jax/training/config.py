@@ -25,7 +25,7 @@ from mplug2_jax.training.profiling import ProfileWindow
 from mplug2_jax.training.step import DistillationConfig
 
 PRETRAINING, RETRIEVAL, GROUNDING = "pretraining", "retrieval", "grounding"
-TEXTS = "text_classification"
+TEXTS, PAIRS = "text_classification", "pair_classification"
 INSTRUCTED = "captioning_by_instruction"
 
 
@@ -39,9 +39,10 @@ class RunConfig:
       init_from: checkpoint folder to start from; empty starts from random weights.
       vocab: tokenizer folder or WordPiece vocabulary; empty: that of `init_from`, and
         without one BERT's from the Hugging Face hub.
-      train: data of a run on one data set.
-      mixture: parts of a run on several (pretraining), in a file by name; each step
-        takes its batch from one of them.
+      train, batch: of a run on one data set; with a mixture `batch` is read in
+        validation alone, where that has videos or images and no part has.
+      mixture: parts of a run on several (pretraining), in a file by name, each with
+        data and batches of its own; each step takes its batch from one of them.
       validation: the best checkpoint is chosen on it, so it must not be the test data.
       objectives: of pretraining, and of retrieval, which has vlc and vlm.
       classification, grounding: of these tasks. Where `inputs.classes` is empty, the
@@ -56,10 +57,11 @@ class RunConfig:
       log_every, eval_every, save_every: in steps; 0 means only at the end.
       eval_examples: at most so many validation examples during training; 0 means all.
       best_by: the validation metric that `best` is chosen by, the highest, or of losses
-        and ranks the lowest; empty: the mean of answer accuracy, CIDEr, exact matches
-        and retrieval's recall_1, of those there are, and of pretraining the loss.
-      rerank: of retrieval's validation: each query's best so many are ordered by
-        matching; 0: none.
+        and ranks the lowest; empty: the mean of the main ones of what is measured, of
+        answers, captions, retrieval, boxes, pairs, classes and texts (SELECTED_BY in
+        `training/validation.py`), and of pretraining the loss.
+      rerank: of retrieval, in validation and later by default: each query's best so
+        many are ordered by matching; 0: none.
       keep: resumable states kept in the workdir, beside the best one.
       profile: "START:STOP" records these steps for TensorBoard's profiler.
       compilation_cache: folder for compiled programs, or "off"; empty: as the
@@ -134,10 +136,17 @@ def _problems(config: RunConfig) -> Iterator[str]:
     if config.task not in TASKS:
         yield f"config.task is {config.task!r}; expected one of {sorted(TASKS)}."
     yield from _data_problems(config)
+    if config.task in (PRETRAINING, RETRIEVAL):
+        yield from _objective_problems(config)
     if config.task == RETRIEVAL:
         yield from _retrieval_problems(config)
     if config.task == GROUNDING:
         yield from _grounding_problems(config)
+    if config.task in (TEXTS, PAIRS) and config.classification.mixup:
+        yield (
+            f"config.classification.mixup is {config.classification.mixup}; task "
+            f"{config.task} reads texts, which cannot be mixed: set it to 0."
+        )
     if bool(config.inputs.instruction) != (config.task == INSTRUCTED) and (
         config.task in (INSTRUCTED, "captioning", "caption_and_answer")
     ):
@@ -151,9 +160,8 @@ def _problems(config: RunConfig) -> Iterator[str]:
             yield f"config.{name} is {value}; task {config.task} needs at least 1."
     for name, size in config.batch_sizes.items():
         if config.accumulation < 1 or size % config.accumulation:
-            where = f"mixture.{name}.batch" if name else "batch"
             yield (
-                f"config.{where}.batch_size {size} does not divide into "
+                f"{_rows_of(name)} {size} does not divide into "
                 f"config.accumulation {config.accumulation} equal parts; change one."
             )
     if config.mixture and config.steps < 1:
@@ -185,6 +193,8 @@ def _data_problems(config: RunConfig) -> Iterator[str]:
                 f"config.mixture.{part.name}.data.path is empty; set it to the part's "
                 "data, or leave the part out."
             )
+    if config.mixture:
+        yield from _unread(config)
     names = (Path(config.validation.path).stem, config.validation.split)
     if config.validation.path and any(map(_names_test, names)):
         yield (
@@ -193,6 +203,56 @@ def _data_problems(config: RunConfig) -> Iterator[str]:
             "is chosen on validation data only: give some, or leave the path empty and "
             "score the result with `mplug2 evaluate`."
         )
+
+
+def _unread(config: RunConfig) -> Iterator[str]:
+    """What is set of `train` and `batch` though the mixture's parts have their own."""
+    sections: dict[str, tuple[Any, Any, str]] = {
+        "train": (config.train, DataConfig(), "data"),
+        "batch": (config.batch, BatchConfig(), "batch"),
+    }
+    kinds = {part.kind for part in config.mixture}
+    if config.validation.path and not {"video", "image"} <= kinds:
+        del sections["batch"]  # validation of media that no part has reads it
+    for name, (given, default, own) in sections.items():
+        for key, value in vars(given).items():
+            if value != getattr(default, key):
+                yield (
+                    f"config.{name}.{key} is {value!r}, which a run with a mixture "
+                    f"does not read; set config.mixture.NAME.{own}.{key} of the parts "
+                    f"({', '.join(part.name for part in config.mixture)})."
+                )
+
+
+def _objective_problems(config: RunConfig) -> Iterator[str]:
+    """What the objectives cannot take of the batches."""
+    on, used = config.objectives, [part for part in config.mixture if part.weight > 0]
+    texts = [part.name for part in used if part.kind == "text"]
+    if texts and on.mlm == 0:
+        yield (
+            "config.objectives.mlm is 0, and texts serve nothing else: leave them out "
+            f"with --config.mixture.{texts[0]}.weight=0, or give it a weight."
+        )
+    queue = on.negatives == "queue" and on.vlc + on.vlm > 0
+    for name, size in config.batch_sizes.items():
+        if name in texts:
+            continue
+        if on.vlm > 0 and size < 2:
+            yield (
+                f"{_rows_of(name)} is {size}; config.objectives.vlm takes its "
+                "negatives from the batch: expected at least 2."
+            )
+        if queue and size > on.queue_size:
+            yield (
+                f"{_rows_of(name)} {size} does not fit into config.objectives."
+                f"queue_size {on.queue_size}; expected at least as many."
+            )
+
+
+def _rows_of(name: str) -> str:
+    """The key of a number in `RunConfig.batch_sizes`."""
+    part = f"mixture.{name}." if name else ""
+    return f"config.{part}batch.batch_size"
 
 
 def _retrieval_problems(config: RunConfig) -> Iterator[str]:
@@ -237,7 +297,7 @@ def _counts(config: RunConfig) -> dict[str, int]:
         counts["batch.captions_per_video"] = config.batch.captions_per_video
     if config.task in ("question_answering", "caption_and_answer"):
         counts["batch.questions_per_video"] = config.batch.questions_per_video
-    if config.task in (GROUNDING, "pair_classification"):
+    if config.task in (GROUNDING, PAIRS):
         counts["batch.texts_per_medium"] = config.batch.texts_per_medium
     if config.task == GROUNDING:
         counts["inputs.num_bins"] = config.inputs.num_bins

@@ -95,6 +95,7 @@ class _Run:
             inputs=inputs,
             task=config.task,
             decoding=dataclasses.asdict(config.decoding),
+            rerank=config.rerank,
         )
         about = {
             "config": dataclasses.asdict(config),
@@ -151,6 +152,8 @@ class _Run:
         try:
             if progress.unevaluated and self.evaluation:
                 results, _ = self._evaluate(start, state, progress, writer)
+                if asked.reached(start):
+                    raise Stopped(asked.signum or 0, start)
             for step in range(start + 1, steps + 1):
                 window.before(step)
                 kind, batch = next(batches)

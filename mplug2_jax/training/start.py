@@ -1,6 +1,7 @@
 """What a run starts with: devices, vocabulary, task, weights, data."""
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from mplug2_jax.data.records import classes_of
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import Tokenizer, open_tokenizer
 from mplug2_jax.models.ablations import ABLATIONS
-from mplug2_jax.models.config import MPlug2Config
+from mplug2_jax.models.config import PRESETS, MPlug2Config
 from mplug2_jax.models.mplug2 import HEADS
 from mplug2_jax.sharding.mesh import make_mesh
 from mplug2_jax.sharding.partition import check_batch, process_part, row_shards
@@ -95,7 +96,7 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
     """The task with its model, with the starting checkpoint's shapes if there is one.
 
     Raises:
-      ValueError: no checkpoint, or one of another vocabulary.
+      ValueError: no checkpoint, or one of another vocabulary or another model.
     """
     if not config.init_from:
         text = {"vocab_size": tokenizer.vocab_size}
@@ -108,8 +109,7 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
             f"{config.init_from} {words}; give the vocabulary it was trained with "
             "(--config.vocab=PATH)."
         )
-    if config.task == PRETRAINING:
-        _check_ablations(config, metadata.config)
+    _check_ablations(config, metadata)
     model = _trained_as(metadata.config, config.model)
     if "contrastive" not in metadata.modules:  # a head that starts here
         model = dataclasses.replace(model, contrastive=config.model.contrastive)
@@ -136,21 +136,28 @@ def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task
     return task_class(model, **{k: v for k, v in offered.items() if k in taken})
 
 
-def _check_ablations(config: RunConfig, stored: MPlug2Config) -> None:
-    """The paper's ablations of modules are decided where the weights are put together.
+def _check_ablations(config: RunConfig, metadata: Metadata) -> None:
+    """The paper's ablations are decided where the weights are put together or trained.
+
+    Other tasks than pretraining leave the model to their checkpoint: there a value that
+    a preset has asks for nothing.
 
     Raises:
       ValueError: the run asks for another model than the checkpoint's.
     """
-    for option, (section, name) in ABLATIONS.items():
-        found, wanted = (
-            getattr(getattr(model, section), name) for model in (stored, config.model)
-        )
-        if found != wanted:
+    options = {f"{s}.{n}": name for name, (s, n) in ABLATIONS.items()}
+    if "contrastive" in metadata.modules:
+        options["contrastive.after"] = ""  # of a head that is there, no option
+    for place, option in options.items():
+        value = operator.attrgetter(place)
+        found, wanted = value(metadata.config), value(config.model)
+        default = wanted in [value(make()) for make in PRESETS.values()]
+        if found != wanted and (config.task == PRETRAINING or not default):
+            given = option and f" --{option.replace('_', '-')} {wanted}"
             raise ValueError(
-                f"config.model.{section}.{name} is {wanted!r}, {config.init_from} has "
+                f"config.model.{place} is {wanted!r}, {config.init_from} has "
                 f"{found!r}; set it so, or make the checkpoint again with `mplug2 "
-                f"convert --clip ... --bert ... --{option.replace('_', '-')} {wanted}`."
+                f"convert --clip ... --bert ...{given}`."
             )
 
 
@@ -189,8 +196,8 @@ def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
     if jax.process_index() == 0:
         print(_taken(str(folder), modules, metadata.modules, fresh), flush=True)
     params, _ = load_checkpoint(folder, modules, on_host=True)
-    teacher = None
-    if config.distillation.weight > 0 and has_teacher(folder):
+    teacher, queue = None, jax.eval_shape(task.init_queue)
+    if (config.distillation.weight > 0 or queue) and has_teacher(folder):
         teacher, _ = load_checkpoint(folder, modules, tree="teacher", on_host=True)
     if fresh:
         drawn = jax.jit(lambda key: {name: task.init(key)[name] for name in fresh})(
@@ -248,7 +255,8 @@ class Source:
     ):
         """Batches of videos or images, and the steps of the configured epochs."""
         batch, regression = config.batch, config.classification.regression
-        targets = targets_of(config.task, tokenizer, inputs, batch, regression)
+        media = config.model.classifier.num_media
+        targets = targets_of(config.task, tokenizer, inputs, batch, regression, media)
         steps = epochs_to_steps(config.epochs, examples, batch.batch_size, targets)
         shared = examples, tokenizer, inputs, batch, size, config.seed, *process
         return training_batches(*shared, targets=targets), steps

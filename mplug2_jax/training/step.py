@@ -12,6 +12,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from mplug2_jax.losses import Weight
 from mplug2_jax.models.mplug2 import init_params
 from mplug2_jax.sharding import partition
 from mplug2_jax.sharding.mesh import is_single
@@ -25,7 +26,8 @@ class DistillationConfig:
     """Momentum teacher (paper section 3.5; values of upstream's QA configuration).
 
     Attributes:
-      weight: of the soft targets; 0 means no teacher at all, as in upstream's results.
+      weight: of the soft targets; 0 means none, as in upstream's results, and a teacher
+        alone where a queue keeps its features.
       momentum: of the teacher's moving average.
       ramp_steps: the weight grows linearly to its value in so many steps (upstream:
         the first epoch).
@@ -69,7 +71,7 @@ def init_state(
     ema_decay: float = 0.0,
 ) -> TrainState:
     """The state at step 0; a missing teacher starts as a copy of the parameters."""
-    if distillation.weight > 0 and teacher is None:
+    if teacher is None and (distillation.weight > 0 or queue is not None):
         teacher = jax.tree.map(jnp.copy, params)
     return TrainState(
         step=jnp.int32(0),
@@ -213,8 +215,10 @@ def make_step(
     )
 
 
-def soft_weight(config: DistillationConfig, step: Int[Array, ""]):
-    """Weight of the soft targets at `step`."""
+def soft_weight(config: DistillationConfig, step: Int[Array, ""]) -> Weight:
+    """Weight of the soft targets at `step`; where there are none, the number 0."""
+    if config.weight == 0:
+        return 0.0
     return config.weight * jnp.minimum(1.0, step / max(config.ramp_steps, 1))
 
 

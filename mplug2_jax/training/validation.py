@@ -25,6 +25,7 @@ from mplug2_jax.evaluation.retrieval import retrieve
 from mplug2_jax.evaluation.runner import evaluate
 from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.predictor import Predictor
+from mplug2_jax.sharding.distributed import meet
 from mplug2_jax.sharding.partition import (
     on_mesh,
     process_part,
@@ -40,7 +41,7 @@ SELECTED_BY = (
     *("vqa/accuracy", "qa/accuracy", "caption/cider", "caption/exact_match"),
     *("text_to_video/recall_1", "video_to_text/recall_1"),
     *("grounding/accuracy_50", "pairs/accuracy", "classification/accuracy"),
-    "classification/pearson",
+    *("pairs/pearson", "classification/pearson"),
     # Of text classification the mean of what is measured, as GLUE takes it.
     *(
         f"text_classification/{name}"
@@ -99,6 +100,7 @@ class Best:
                 tokenizer=self.tokenizer,
                 overwrite=True,
             )
+        meet(f"{name} is written")  # their exit waits for minutes only
 
 
 def score_of(metrics: dict[str, float], best_by: str = "") -> float:
@@ -138,28 +140,32 @@ def make_evaluation(
         return None
     if config.task == PRETRAINING:
         return _validation_losses(config, task, tokenizer, mesh)
-    return _used(config, task, tokenizer)
+    return _used(config, task, tokenizer, mesh)
 
 
-def _used(config: RunConfig, task: Task, tokenizer: Tokenizer) -> Evaluate:
+def _used(config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh) -> Evaluate:
     """Answers and captions, or what is found, scored.
 
-    Each process does its share, on its first device; all call what is returned
-    together.
+    Each process does its share, on its first device, as many rows at a time as a device
+    has in training; all call what is returned together.
     """
     data = config.validation
     opened: Any = open_text_examples if config.task == TEXTS else open_examples
     bad_share = config.batch.max_bad_share
     examples = first(opened(data, bad_share), config.eval_examples)
-    rows = max(1, config.batch.batch_size // config.accumulation)
+    parts = config.accumulation * row_shards(mesh)
+    rows = max(1, config.batch.batch_size // parts)
     made_of = task.model, None, tokenizer, config.inputs, config.decoding
     predictor = Predictor(*made_of, batch_size=rows, trained_for=config.task)
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         its = predictor.replace_params(on_one_device(weights_of(state)))
         if config.task == RETRIEVAL:
-            forgiving = {"max_bad_share": bad_share, "check": check}
-            return retrieve(its, examples, config.rerank, **forgiving)
+            options = {
+                "max_bad_share": bad_share,
+                "progress": lambda what: lambda done, total: check(),
+            }
+            return retrieve(its, examples, config.rerank, **options)
         ask: Any = evaluate
         if config.task == TEXTS:
             ask = functools.partial(evaluate_texts, glue=glue_task(data.path))
@@ -178,19 +184,22 @@ def _validation_losses(
 ) -> Evaluate:
     """Means of the losses over whole batches of pairs, the same batches every time.
 
-    As large as those of training, if there are so many pairs: contrast and matching
-    depend on what a pair is compared with. Pairs that fill no batch are left out.
+    As large as those of training, if there are so many pairs, and in as many parts:
+    contrast and matching depend on what a pair is compared with. Pairs that fill no
+    batch are left out.
     """
     bad_share = max(part.batch.max_bad_share for part in config.mixture)
     examples = open_examples(config.validation, bad_share)
     kind = "image" if all_images(examples, bad_share) else "video"
     like = next((p.batch for p in config.mixture if p.kind == kind), config.batch)
     count = min(config.eval_examples or len(examples), len(examples))
-    rows = min(like.batch_size, count - count % row_shards(mesh))
+    parts = config.accumulation
+    rows = min(like.batch_size, count - count % (parts * row_shards(mesh)))
     if rows < 2:
         raise ValueError(
             f"{config.validation.path} gives {count} validation examples; a batch of "
-            f"pairs on {row_shards(mesh)} data x fsdp shards needs more: give some."
+            f"pairs in {parts} parts on {row_shards(mesh)} data x fsdp shards needs "
+            "more: give some, or a smaller config.accumulation."
         )
     plain = {"crop_scale": None, "flip": False, "randaugment": None}
     batch = dataclasses.replace(like, batch_size=rows, **plain)
@@ -207,7 +216,8 @@ def _validation_losses(
     @jax.jit
     def losses(params, teacher, queue, batch):
         with on_mesh(mesh):
-            loss, output = task.loss(params, batch, None, teacher, 0.0, queue)
+            arguments: Any = params, batch, None, teacher, 0.0, queue, parts
+            loss, output = task.loss(*arguments)
         return output.metrics | {"loss": loss}
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from mplug2_jax.checkpoint.parts import find_decoding
 from mplug2_jax.cli import caption, options
 from mplug2_jax.decoding.settings import Decoding
+from mplug2_jax.prediction import Hypothesis, Prediction
 
 SMALL = ("--batch-size", 2, "--beam-size", small.BEAM)
 
@@ -42,6 +44,14 @@ def test_json_with_the_best_few(mplug2, checkpoint, clips, captions):
     file, text, score = lines[0].split("\t")
     assert (file, text) == (clips[0], captions[0])
     assert float(score) == pytest.approx(found[0]["score"], abs=1e-3)
+
+
+def test_the_score_of_no_text_is_null(capsys):
+    """JSON has no -Infinity, the score of a search that found nothing."""
+    nothing = Prediction((Hypothesis("", -math.inf),))
+    caption._show("a.mp4", nothing, argparse.Namespace(json=True, top_k=1))
+    said = capsys.readouterr().out
+    assert said == '{"file": "a.mp4", "caption": "", "score": null}\n'
 
 
 def test_a_bad_file_does_not_stop_the_others(

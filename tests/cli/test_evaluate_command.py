@@ -51,7 +51,7 @@ def test_texts_are_written_as_the_checkpoint_says(mplug2, checkpoint, clips, tmp
     folder, output = tmp_path / "own", tmp_path / "results.json"
     shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "config.json").read_text())
-    assert config.pop("decoding") == {}
+    assert config.pop("decoding") == {} and config.pop("rerank") == 16
     (folder / "config.json").write_text(json.dumps(config))
     assert read_metadata(folder) == read_metadata(checkpoint)
     judged = {"decoding": {"beam_size": small.BEAM, "min_caption_length": 2}}
@@ -107,6 +107,7 @@ def test_errors_are_one_line(mplug2, checkpoint, tmp_path):
         (("--dual-softmax",), "--dual-softmax needs --task retrieval or --suite"),
         (("--template", "a {}"), "--template needs --task zero_shot_classification"),
         (("--suite", "--task", "qa"), "--suite does every task, and --task is qa"),
+        (("--suite", "--rerank", -1), "--rerank is -1; it must be >= 0"),
         (("--suite", "--single-frame"), "and this is --suite; leave it out"),
         (("--suite", "--crops", 3), "--crops needs --task classification or"),
         (("--suite", "--classes", "x"), "--classes needs --task zero_shot"),
@@ -196,3 +197,6 @@ def test_progress_tells_rate_and_time_left():
         "80/100 media, 2.0/s, 0:10 left",
         "100/100 media, 2.0/s, 0:00 left",
     ]
+    stream = io.StringIO()
+    Progress(stream, "pairs")(3, 3)
+    assert stream.getvalue().startswith("3/3 pairs, ")

@@ -94,7 +94,7 @@ def test_unreadable_and_missing_media_are_replaced(folder, tokenizer, tmp_path, 
     config = dataclasses.replace(CONFIG, max_bad_share=0.2, crop_scale=None)
     batches = stream(examples, tokenizer, config)
     first = take(batches, 8)
-    assert sorted(batches.bad_files()) == ["training data[2]", "training data[6]"]
+    assert sorted(batches.faults["training data"].bad) == [2, 6]
     assert "00003.mp4" in caplog.text and "00007.mp4" in caplog.text
     again = stream(examples, tokenizer, config)
     for one, two in zip(first, take(again, 8), strict=True):
@@ -120,7 +120,7 @@ def test_media_of_another_kind_are_replaced(
     config = dataclasses.replace(CONFIG, max_bad_share=0.1, crop_scale=None)
     batches = stream(mixed, tokenizer, config)
     found = take(batches, 5)
-    assert list(batches.bad_files()) == ["training data[2]"]
+    assert list(batches.faults["training data"].bad) == [2]
     assert name in caplog.text and message in caplog.text
     again = stream([*mixed[:2], mixed[3], *mixed[3:]], tokenizer, config)
     for one, two in zip(found, take(again, 5), strict=True):

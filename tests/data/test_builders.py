@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from goldens import FOLDER
 from layouts import (
+    CLIPS,
     COCO,
     FLICKR,
     IMAGES,
@@ -337,7 +338,7 @@ def test_two_images_belong_together_and_classes_are_kept(manual):
         ("nlvr2", "dev.json", true_of("dev-2", "True")[0], "such as dev-1-0-1"),
         ("nlvr2", "dev.json", true_of("dev-2-3", "yes")[0], "label is 'yes'; expected"),
         ("snli_ve", "snli_ve_dev.jsonl", entailed("32", "-")[0], "gold_label is '-'"),
-        ("snli_ve", "snli_ve_dev.jsonl", entailed("", "neutral")[0], "no Flikr30kID"),
+        ("snli_ve", "snli_ve_dev.jsonl", entailed("", "neutral")[0], "no Flickr30K_ID"),
         ("snli_ve", "snli_ve_dev.jsonl", "{", "not a JSON object on one line"),
     ],
 )
@@ -388,6 +389,11 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
             "row 2: video7 has no caption",
         ),
         ("msvd_qa", "youtube_mapping.txt", "a_1 vid1 b\n", "line 1: expected a clip"),
+        (
+            *("msvd_caption", "AllVideoDescriptions.txt"),
+            "".join(f"{clip} a dog\n" for clip in CLIPS[:1100]),  # it is cut off
+            "train clip 1101: c1101_0_1101 has no caption .100 of 1200 are bad",
+        ),
         (
             *("nocaps", "nocaps_val_4500_captions.json"),
             {"images": NOCAPS, "annotations": [{"image_id": 7, "caption": "a cat"}]},
@@ -535,7 +541,7 @@ def test_a_picture_among_prepared_clips_is_replaced(manual, caplog):
     )
     assert next(batches).frames.shape == (4, 2, 16, 16, 3)
     batches.close()
-    (why,) = batches.bad_files().values()
+    (why,) = batches.faults["training data"].bad.values()
     assert "video12.mp4 is not a video" in why
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import pickle
 from pathlib import Path
 
@@ -154,7 +155,8 @@ def test_a_mixture_of_prepared_sets(prepared, tokenizer):
     batches = mixture_batches(parts_of(values), tokenizer, INPUTS, 16, seed=1)
     found = dict(next(batches) for _ in range(12))
     batches.close()
-    assert set(found) == set(names) and not batches.bad_files()
+    assert set(found) == set(names) == set(batches.faults)
+    assert not any(its.bad for its in batches.faults.values())
     assert found["text"].text.values.shape == (2, 10)
     assert found["image"].frames.shape[1] == 1
 
@@ -174,8 +176,8 @@ def test_damaged_shards_are_faults_of_their_records(tmp_path, monkeypatch, token
         batches = mixture_batches(parts, tokenizer, INPUTS, 16, seed=0)
         if share > 4 / 6:
             assert {name for name, _ in itertools.islice(batches, 12)} == {"texts"}
-            assert sorted(batches.bad_files()) == [f"texts[{i}]" for i in range(4)]
-            assert "record 3 of" in batches.bad_files()["texts[3]"]
+            bad = batches.faults["texts"].bad
+            assert sorted(bad) == list(range(4)) and "record 3 of" in bad[3]
         else:
             with pytest.raises(TooManyFaultsError, match="4 of 6 items of texts"):
                 list(itertools.islice(batches, 12))
@@ -212,6 +214,28 @@ def test_questions_alone_are_pairs_too(tmp_path, tokenizer):
     assert tokenizer.decode(row[row > 0]) == "red"
     row = batch.caption.values[0]
     assert tokenizer.decode(row[row > 0]).endswith("color is it red")
+
+
+def test_further_instructions_ask_the_other_questions(tmp_path, tokenizer):
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "still.png")
+    asked = {"what color is it": "red", "what shape is it": "circle"}
+    qa = [{"question": q, "answer": a} for q, a in asked.items()]
+    line = {"image": "still.png", "captions": ["a blue square moves up"], "qa": qa}
+    (tmp_path / "all.jsonl").write_text(json.dumps(line))
+    batch = {"batch_size": 1, "threads": 1, "instructions_per_pair": 3}
+    data = {"path": str(tmp_path / "all.jsonl")}
+    parts = parts_of({"all": {"kind": "image", "data": data, "batch": batch}})
+    batches = mixture_batches(parts, tokenizer, INPUTS, 16, seed=0)
+    firsts = set()
+    for _, batch in itertools.islice(batches, 8):
+        assert len(batch.question.values) == len(batch.answer_weight) == 3
+        targets = [tokenizer.decode(row[row > 0]) for row in batch.answer.values]
+        firsts.add(targets[0])
+        answers = set(targets) & set(asked.values())
+        (other,) = set(targets) - answers
+        assert answers == set(asked.values()) and line["captions"][0].endswith(other)
+    batches.close()
+    assert firsts & set(asked.values()) and firsts - set(asked.values())
 
 
 def test_an_example_is_what_it_was(prepared):

@@ -1,14 +1,18 @@
 """Rows of texts that tasks read of an example, worked out by hand."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mplug2_jax.data.batches import BatchConfig
-from mplug2_jax.data.examples import QA, Example
+from mplug2_jax.data.examples import QA, Example, Label
+from mplug2_jax.data.faults import TooManyFaultsError
 from mplug2_jax.data.inputs import InputConfig
+from mplug2_jax.data.pipeline import training_batches
 from mplug2_jax.data.targets import targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 
@@ -106,3 +110,36 @@ def test_a_task_reads_what_it_uses(read):
     asked = {"question", "answer", "answer_weight"}
     assert read("question_answering", its, batch).keys() == asked
     assert read("caption_and_answer", its, batch).keys() == asked | {"caption"}
+
+
+@pytest.mark.parametrize(
+    ("task", "media", "count"),
+    [
+        ("pair_classification", 1, 2),
+        ("pair_classification", 2, 1),
+        ("captioning", 1, 2),
+    ],
+)
+def test_as_many_images_as_the_model_reads_together(
+    tokenizer, tmp_path, task, media, count
+):
+    """Others are what is wrong with an example, before the model meets them."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    label = Label("yes", "a man runs")
+    its = Example("a", path, ("a man",), labels=(label,), others=(path,) * (count - 1))
+    inputs, batch = InputConfig(1, 6, 5, 3, classes=("no", "yes")), BatchConfig(1)
+    batch = dataclasses.replace(batch, captions_per_video=1, texts_per_medium=1)
+
+    def first(media):
+        targets = targets_of(task, tokenizer, inputs, batch, media=media)
+        with contextlib.closing(
+            training_batches([its], tokenizer, inputs, batch, 8, 0, targets=targets)
+        ) as batches:
+            return next(batches)
+
+    message = f"a is {count} media together; expected {media} .*num_media"
+    with pytest.raises(TooManyFaultsError, match=message):
+        first(media)
+    if task != "captioning":
+        assert first(count).frames.shape[:2] == (1, count)

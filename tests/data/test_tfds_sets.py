@@ -20,6 +20,7 @@ from mplug2_jax.data.opening import DataConfig, open_examples, open_text_example
 from mplug2_jax.data.pipeline import all_images, text_batches
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.data.video import read_media
+from mplug2_jax.evaluation.labels import GLUE
 from mplug2_jax.models.config import tiny
 from mplug2_jax.training.config import RunConfig
 from mplug2_jax.training.start import with_classes
@@ -209,8 +210,12 @@ def test_which_sets_are_of_glue():
         "mine.jsonl",
         "my_glue/rte",
         "runs/glue/rte/all.jsonl",
+        "tfds:glue/wnli",
+        "glue/ax/2.0.0",
     ):
         assert tfds_sets.glue_task(name) == ""
+    known = [name for name in tfds_sets.COUNTS if name.startswith("glue/")]
+    assert {tfds_sets.glue_task(name) for name in known} == GLUE.keys()
 
 
 def test_batches_of_glue_and_of_its_numbers(downloads, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def directly(predictor, examples, caption, index):
         return (features.vision * features.text).sum(), logits[0, 1] - logits[0, 0]
 
     return predictor.model.apply({"params": predictor.params}, method=run)
+
+
+@pytest.mark.parametrize(("learned", "used"), [(2.0, 0.5), (-1.0, 0.001), (0.1, 0.1)])
+def test_the_temperature_keeps_to_the_bounds_of_training(predictor, learned, used):
+    head = predictor.params["contrastive"] | {"temperature": np.float32(learned)}
+    its = predictor.replace_params(predictor.params | {"contrastive": head})
+    assert Retriever(its).temperature == pytest.approx(used)
 
 
 def test_stages_are_the_models(predictor, examples):
@@ -195,22 +203,61 @@ def test_a_share_of_the_examples_may_be_unusable(predictor, examples):
     assert set(found.skipped) == {bare.id, "gone", several.id} and not alone.skipped
 
 
+@pytest.mark.parametrize(("rerank", "kept"), [(0, [3, 1]), (2, [3, 4])])
+def test_states_are_kept_for_matching_alone(
+    predictor, examples, rerank, kept, monkeypatch
+):
+    """Without it at most those of one batch are in memory, here of three and one."""
+    states, alive = [], []
+    encode = Retriever.encode_window
+
+    def watched(self, window):
+        found = encode(self, window)
+        states.extend(weakref.ref(state) for _, state in found)
+        return found
+
+    def count(what):
+        return lambda done, total: alive.append(sum(s() is not None for s in states))
+
+    monkeypatch.setattr(Retriever, "encode_window", watched)
+    search_results(predictor, examples, rerank, progress=count)
+    assert alive[:2] == kept
+
+
+def test_progress_is_of_media_and_then_of_pairs(predictor, examples):
+    """Of each direction's pairs: five texts, four media, the best two of each."""
+    told = []
+
+    def tell(what):
+        return lambda done, total: told.append((what, done, total))
+
+    search_results(predictor, examples, 2, progress=tell)
+    assert told[:2] == [("media", 3, 4), ("media", 4, 4)]
+    assert told[2:6] == [("pairs", done, 10) for done in (3, 6, 9, 10)]
+    assert told[6:] == [("pairs", done, 8) for done in (3, 6, 8)]
+    told.clear()
+    search_results(dataclasses.replace(predictor, rerank=0), examples, progress=tell)
+    assert {what for what, _, _ in told} == {"media"}
+
+
 def test_the_command(predictor, examples, tmp_path, capsys):
     its = dataclasses.asdict(predictor.inputs)
-    metadata = Metadata(predictor.model.config, predictor.model.modules, inputs=its)
+    made_of = predictor.model.config, predictor.model.modules
+    metadata = Metadata(*made_of, inputs=its, rerank=2)
     folder, annotations = tmp_path / "checkpoint", tmp_path / "test.jsonl"
     save_checkpoint(folder, predictor.params, metadata, tokenizer=small.tokenizer())
     with annotations.open("w") as file:
         for example in examples:
             line = {"video": str(example.media), "captions": example.captions}
             file.write(json.dumps(line) + "\n")
-    options = ["--task", "retrieval", "--batch-size", "3", "--rerank", "2"]
-    options += ["--dual-softmax"]
+    options = ["--task", "retrieval", "--batch-size", "3", "--dual-softmax"]
     output = tmp_path / "results.json"
     arguments = ["evaluate", "--checkpoint", str(folder), *options]
     arguments += ["--annotations", str(annotations), "--output", str(output)]
     assert main(arguments) == 0
-    table = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    printed = capsys.readouterr()
+    assert "4/4 media" in printed.err and "10/10 pairs" in printed.err
+    table = dict(line.split() for line in printed.out.splitlines())
     expected = retrieve(predictor, examples, rerank=2, dual_softmax=True)
     written = json.loads(output.read_text())
     assert written["metrics"] == {"retrieval": expected}
@@ -225,6 +272,8 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     )
     assert main([*arguments, "--caption-length", "2"]) == 0
     cut = json.loads(output.read_text())
+    assert main([*arguments, "--rerank", "1"]) == 0
+    assert json.loads(output.read_text())["rerank"] == 1
     assert cut["inputs"]["caption_length"] == 2 and cut["metrics"] != written["metrics"]
     other = ["--checkpoint", str(folder), "--annotations", str(annotations)]
     assert main(["evaluate", *other, "--task", "qa", "--caption-length", "9"]) == 2
@@ -239,5 +288,3 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     assert "it has no caption to be found by" in capsys.readouterr().err
     again = json.loads(output.read_text())
     assert again["metrics"] == written["metrics"] and again["n"] == len(examples)
-    assert main([*arguments, "--rerank", "-1"]) == 2
-    assert "--rerank is -1" in capsys.readouterr().err

@@ -11,7 +11,9 @@ import small
 from PIL import Image
 
 from mplug2_jax.cli.main import main
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.opening import path_and_split
+from mplug2_jax.data.records import Records
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.evaluation import suite
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
@@ -25,7 +27,10 @@ from mplug2_jax.retriever import Retriever
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The golden model with pretraining's heads: it captions, answers and searches."""
-    return small.save_pretrained(tmp_path_factory.mktemp("model") / "checkpoint")
+    folder = small.save_pretrained(tmp_path_factory.mktemp("model") / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rerank": 2}))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def table(folder):
 
 def run(checkpoint, output, *annotations, extra=()):
     arguments = ["evaluate", "--suite", "--checkpoint", checkpoint, "--batch-size", 3]
-    arguments += ["--beam-size", small.BEAM, "--rerank", 2, "--annotations"]
+    arguments += ["--beam-size", small.BEAM, "--annotations"]
     arguments += [*annotations, *extra]
     if output is not None:
         arguments += ["--output", output]
@@ -101,8 +106,9 @@ def test_every_task_of_a_checkpoint(checkpoint, annotations, tmp_path, capsys):
         f"beam, max length 9, min length 1, {searched}",
     ]
     assert "text to video/recall 1" in cells[4][4]
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     assert printed.count("retrieval") == 1 and "all.jsonl" in printed
+    assert said.count("3/3 media") == 3 and said.count("6/6 pairs") == 2
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     first = written["data"][0]
     assert len(first["records"]["caption"]) == first["metrics"]["caption"]["n"] == 3
@@ -193,10 +199,12 @@ def test_the_commit_is_that_of_the_source(tmp_path, monkeypatch):
 
 def test_what_was_finished_is_written_before_an_error(searching, annotations, tmp_path):
     """And a data set that cannot be opened is said before the work."""
-    assert run(searching, tmp_path / "out", annotations[0], annotations[1]) == 2
+    one = ("--rerank", 1)
+    assert run(searching, tmp_path / "out", *annotations, extra=one) == 2
     assert table(tmp_path / "out") == [["all.jsonl", "", "retrieval", "3"]]
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert "qa.jsonl has nothing that a model trained for" in written["incomplete"]
+    assert "the best 1 ordered by matching" in written["data"][0]["how"]["retrieval"]
     assert run(searching, tmp_path / "none", annotations[0], tmp_path / "gone") == 2
     assert not (tmp_path / "none").exists()
 
@@ -369,6 +377,32 @@ def test_the_page_marks_answers_but_no_captions():
     assert '<td class="">a cat</td>' in page and '<td class="wrong">no</td>' in page
     assert page.count('class="right"') == 2  # the box, best and worst alike
     assert "<td><span>accuracy 50.0</span><span>kinds/x 25.0</span></td>" in page
+
+
+def test_of_a_prepared_set_only_what_is_shown_is_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    class Counted(Records):
+        """A hundred images; which of them were read."""
+
+        def __init__(self):
+            names = (f"{number:02}" for number in range(100))
+            self.described = [Example(n, tmp_path / "a.png") for n in names]
+            self._length, self.read = 100, []
+
+        def __getitem__(self, place):
+            self.read.append(place)
+            return self.described[place]
+
+    images = Counted()
+    said = tuple(
+        record(id=e.id, example=e.id, prediction="b" if n < 50 else "c", score=n / 100)
+        for n, e in enumerate(images.described)
+    )
+    results = Results({"qa": {"n": 100}}, {"qa": said}, {}, 1.0)
+    page = gallery([Measured("shapes", "", images, results, {})], {})
+    assert page.count("data:image/png") == 12
+    assert sorted(images.read) == [*range(44, 50), *range(94, 100)]
 
 
 def test_boxes_are_drawn_on_the_picture(tmp_path):

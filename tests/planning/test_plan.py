@@ -6,11 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mplug2_jax.cli.main import main
 from mplug2_jax.planning.chips import CHIPS, GIB, of_device
+from mplug2_jax.planning.plan import _memory
 from mplug2_jax.planning.topology import Topology
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +208,30 @@ def test_every_kind_of_tpu_is_compiled_for(plan):
     assert found[3]["flops"] == pytest.approx(found[0]["flops"] / 2)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
+        "20.25G of 15.75G hbm. Exceeded hbm capacity by 4.50G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries "
+        "(20.25G) exceeds available HBM (15.75G). HLO module: jit_step.",
+    ],
+)
+@pytest.mark.parametrize(("each", "temporary"), [(3, 11.25), (8, 0)])
+def test_what_the_compiler_says_it_needs_has_the_arguments_in_it(said, each, temporary):
+    """Three arguments of some GiB each: parameters, optimizer's, batch."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    leaf = jax.ShapeDtypeStruct((each, GIB), jnp.uint8, sharding=place)
+    state = SimpleNamespace(
+        params=leaf, opt_state=leaf, teacher=None, ema=None, queue=None
+    )
+    refusal = f"RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: {said}"
+    memory = _memory(state, leaf, Topology.parse("v5e:1x1"), None, refusal)
+    assert memory.temporary / GIB == temporary
+    assert memory.total / GIB == max(20.25, 3 * each)
+    assert memory.limit / GIB == 15.75
+
+
 @pytest.mark.slow
 def test_too_large_is_an_answer(plan):
     """A batch for which 16 GiB do not do: the numbers, advice, and status 2."""
@@ -214,6 +242,10 @@ def test_too_large_is_an_answer(plan):
     assert done.returncode == 2, done.stderr
     assert "DOES NOT FIT" in done.stdout
     assert "the compiler: RESOURCE_EXHAUSTED" in done.stdout
+    needed = re.search(r"([\d.]+)G\)? (?:of|exceeds)", done.stdout)
+    total = re.search(r"^    total +([\d.]+)$", done.stdout, re.MULTILINE)
+    assert needed and total
+    assert float(total[1]) == pytest.approx(float(needed[1]), abs=0.01)
     assert "--config.accumulation=" in done.stdout
 
 

@@ -1,9 +1,11 @@
 """What is said of plans: rows of a table, text, advice."""
 
 import dataclasses
+import re
 
 import pytest
 
+from mplug2_jax.cli.plan import read_mesh
 from mplug2_jax.data.opening import DataConfig
 from mplug2_jax.models.config import preset
 from mplug2_jax.planning.batches import batches
@@ -12,17 +14,19 @@ from mplug2_jax.planning.plan import Memory, Plan
 from mplug2_jax.planning.report import HEADER, advice, describe, size_of, table_row
 from mplug2_jax.planning.topology import Topology
 from mplug2_jax.planning.traffic import Traffic
+from mplug2_jax.sharding.mesh import make_mesh
+from mplug2_jax.sharding.partition import check_batch
 from mplug2_jax.training.config import RunConfig
 
 CONFIG = RunConfig("captioning", preset("large"), DataConfig(path="none.jsonl"))
 MEMORY = Memory(4 * GIB, 8 * GIB, 4 * GIB, 0, 2 * GIB, 0, limit=16 * GIB)
 
 
-def plan(chips: str = "v5e:4x4", **changes) -> Plan:
+def plan(chips: str = "v5e:4x4", rows: int = 64, **changes) -> Plan:
     """Of 197 TFLOP, a second of a v5e, of which half is the model's own."""
     planned = Plan(
         model=CONFIG.model,
-        share=batches(CONFIG)[0],
+        share=dataclasses.replace(batches(CONFIG)[0], rows=rows),
         topology=Topology.parse(chips),
         mesh={"data": 16, "fsdp": 1, "tensor": 1},
         memory=MEMORY,
@@ -87,5 +91,93 @@ def test_size_is_the_preset_s_or_the_numbers():
 def test_advice_divides_the_state_no_further_than_needed():
     found = advice(CONFIG, plan(traffic=None))
     assert found[0].startswith("--config.model.numerics.dtype=bfloat16")
-    assert "--mesh data=4,fsdp=4 (state divided further: 12.000 GiB less" in found[2]
+    assert "fsdp=4,tensor=1,slices=1 (state divided further: 12.000 GiB" in found[2]
     assert found[-1] == "more devices than 16"
+
+
+class Device:
+    """What a mesh asks of a device of a slice."""
+
+    platform = device_kind = "cpu"
+    process_index = 0
+
+    def __init__(self, index: int, slice_index: int):
+        self.id, self.slice_index = index, slice_index
+
+
+def suggested(planned: Plan) -> list[tuple[tuple[int, ...], float, str]]:
+    """Of each mesh in the advice its shape, rows per device at a time, and why."""
+    topology = planned.topology
+    slice_size = topology.size // topology.slices
+    devices = [Device(i, i // slice_size) for i in range(topology.size)]
+    found = []
+    for line in advice(CONFIG, planned):
+        flags, _, why = line.partition(" (")
+        words = re.fullmatch(r"--mesh (\S+)(?: --config\.accumulation=(\d+))?", flags)
+        if words:
+            mesh = make_mesh(read_mesh(words[1]), devices)
+            accumulation = int(words[2] or planned.accumulation)
+            check_batch(planned.share.rows, mesh, accumulation)
+            shape = mesh.devices.shape
+            rows = planned.share.rows / (shape[0] * shape[1] * accumulation)
+            found.append((shape, rows, why))
+    return found
+
+
+def sizes(*shape: int) -> dict[str, int]:
+    return dict(zip(("data", "fsdp", "tensor"), shape, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("chips", "now", "expected"),
+    [
+        ("v5e:4x4", (16, 1, 1), (4, 4, 1)),
+        ("v5e:4x4", (8, 1, 2), (2, 4, 2)),
+        ("2xv5e:4x4", (32, 1, 1), (8, 4, 1)),
+        ("2xv5e:4x4", (4, 4, 2), (2, 8, 2)),
+        ("h100:16", (16, 1, 1), (4, 4, 1)),
+    ],
+)
+def test_state_is_divided_further_on_the_devices_there_are(chips, now, expected):
+    planned = plan(chips, mesh=sizes(*now))
+    ((shape, rows, why),) = suggested(planned)
+    assert shape == expected and rows == planned.rows_per_device
+    assert why.startswith("state divided further")
+
+
+@pytest.mark.parametrize(
+    ("chips", "now", "accumulation", "expected"),
+    [
+        ("v5e:4x4", (16, 1, 1), 1, (8, 1, 2)),
+        ("v5e:4x4", (2, 4, 2), 3, (1, 4, 4)),
+        ("v5e:4x4", (1, 16, 1), 1, (1, 8, 2)),
+        ("2xv5e:4x4", (2, 16, 1), 1, (2, 8, 2)),
+        ("2xv5e:4x4", (4, 8, 1), 2, (2, 8, 2)),
+    ],
+)
+def test_two_devices_share_a_row_and_the_state_is_divided_no_less(
+    chips, now, accumulation, expected
+):
+    small = dataclasses.replace(MEMORY, params=0, optimizer=0, temporary=16 * GIB)
+    alone = now[0] * now[1] * accumulation
+    planned = plan(
+        chips, alone, mesh=sizes(*now), accumulation=accumulation, memory=small
+    )
+    ((shape, rows, why),) = suggested(planned)
+    assert (shape, rows) == (expected, 1)
+    assert shape[1] * shape[2] >= now[1] * now[2]
+    assert why == "layers divided; two devices share a row)"
+
+
+@pytest.mark.parametrize(
+    ("chips", "now"), [("v5e:1x1", (1, 1, 1)), ("v5e:4x4", (1, 1, 16))]
+)
+def test_no_mesh_is_suggested_where_nothing_is_left_to_divide(chips, now):
+    assert suggested(plan(chips, now[0] * now[1], mesh=sizes(*now))) == []
+
+
+def test_a_program_that_was_refused_is_accumulated_in_parts_that_have_room():
+    """4 GiB of state and 2 of batch leave 10 of 16 to activations of 35."""
+    memory = Memory(4 * GIB, 0, 0, 2 * GIB, 35 * GIB, 0, limit=16 * GIB)
+    found = advice(CONFIG, plan(memory=memory))
+    assert "--config.accumulation=4 (parts of 1 rows per device)" in found

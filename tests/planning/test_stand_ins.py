@@ -20,6 +20,7 @@ NAMES = sorted(path.stem for path in Path("configs").glob("*.py"))
 CLASSES = {"kinetics700": 700, "ssv2": 174, "imagenet": 1000, "cifar100": 100}
 CLASSES |= {"glue_mnli": 3, "glue_sst2": 2, "glue_stsb": 1, "snli_ve": 3, "nlvr2": 2}
 CLASSES |= {"motion_shapes": 4}
+ONE = {"num_layers": 1}
 STILLS = ("refcoco", "coco_caption", "flickr30k_retrieval", "snli_ve", "imagenet")
 
 
@@ -31,15 +32,15 @@ def mesh():
 def read(name: str, **changes) -> RunConfig:
     """A file under configs/, with a small model in place of its own."""
     values = read_config(f"configs/{name}.py", [])
-    values["train"]["path"] = values["train"]["path"] or "mine.jsonl"
+    if not values["mixture"]:
+        values["train"]["path"] = values["train"]["path"] or "mine.jsonl"
     config = RunConfig.from_dict(values)
-    one = {"num_layers": 1}
     model = preset("tiny").replace(
-        vision=one,
-        text=one,
-        universal=one,
-        fusion=one,
-        decoder=one,
+        vision=ONE,
+        text=ONE,
+        universal=ONE,
+        fusion=ONE,
+        decoder=ONE,
         classifier=config.model.classifier,
     )
     return dataclasses.replace(config, model=model, **changes)
@@ -82,7 +83,7 @@ def test_own_data_that_are_not_here_need_classes(mesh):
 
 
 def test_checkpoint_that_is_here_has_the_shapes(mesh, tmp_path):
-    stored = preset("base").replace(text={"vocab_size": 300})
+    stored = preset("base").replace(text={"vocab_size": 300}, universal=ONE)
     (tmp_path / "config.json").write_text(Metadata(stored, ("vision",)).to_json())
     task = planned_task(read("msrvtt_qa", init_from=str(tmp_path)), mesh)
     assert task.config.vision.width == stored.vision.width

@@ -1,5 +1,7 @@
 """Meshes: what fits the devices, and what is said when it does not."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ class Device:
 
     platform = device_kind = "cpu"
 
-    def __init__(self, index: int, process: int, **more: int):
+    def __init__(self, index: int, process: int, **more: Any):
         self.id, self.process_index = index, process
         vars(self).update(more)
 
@@ -58,6 +60,14 @@ def test_slices_come_first_and_are_not_mixed():
     assert slices == [[0, 0], [0, 0], [1, 1], [1, 1]]
     with pytest.raises(ValueError, match=r"belong to 2 slices; set mesh\.slices=2"):
         make_mesh(MeshConfig(), devices)
+
+
+def test_hosts_with_gpus_may_be_one_slice_or_several():
+    devices = [Device(i, i // 4, slice_index=i // 4, platform="gpu") for i in range(8)]
+    assert make_mesh(MeshConfig(fsdp=8), devices).devices.shape == (1, 8, 1)
+    assert make_mesh(MeshConfig(fsdp=4, slices=2), devices).devices.shape == (2, 4, 1)
+    with pytest.raises(ValueError, match=r"belong to 2 slices; set mesh\.slices=2"):
+        make_mesh(MeshConfig(slices=4), devices)
 
 
 def test_batch_that_does_not_divide(videos):

@@ -17,6 +17,7 @@ from mplug2_jax.tasks.classification import (
     class_tokens,
     log_mean_probabilities,
 )
+from mplug2_jax.training.config import RunConfig, default_config
 from mplug2_jax.types import MultimodalBatch
 
 CLASSES = 3
@@ -137,3 +138,13 @@ def test_values_that_make_no_sense_are_named(changed):
     with pytest.raises(ValueError, match="expected a share below|neither label"):
         ClassificationConfig(**changed)
     assert dataclasses.asdict(ClassificationConfig())["mixup"] == 0
+
+
+@pytest.mark.parametrize("name", ["text_classification", "pair_classification"])
+def test_texts_are_not_mixed(name):
+    values = default_config(name, "tiny").to_dict()
+    values["train"]["path"], values["batch"]["texts_per_medium"] = "x.jsonl", 1
+    RunConfig.from_dict(values)
+    values["classification"]["mixup"] = 0.2
+    with pytest.raises(ValueError, match=f"mixup is 0.2; task {name} reads texts"):
+        RunConfig.from_dict(values)

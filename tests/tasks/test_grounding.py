@@ -148,8 +148,9 @@ def test_rows_are_phrases_with_their_boxes(world):
     np.testing.assert_allclose(fields["box"][0], single.regions[0].box)
     start, *ids = fields["answer"].values[0].tolist()
     assert start == tokenizer.start_id
-    found = INPUTS.coordinates(tokenizer).boxes([ids])
-    np.testing.assert_allclose(found[0], single.regions[0].box, atol=0.5 / 32)
+    coordinates = INPUTS.coordinates(tokenizer)
+    found = coordinates.middles[[coordinates.ids.index(id_) for id_ in ids]]
+    np.testing.assert_allclose(found, single.regions[0].box, atol=0.5 / 32)
     assert not fields["question"].mask[1].any()
     with pytest.raises(ValueError, match="has no region"):
         boxes(dataclasses.replace(single, regions=()), np.random.default_rng(0))

@@ -31,6 +31,7 @@ from mplug2_jax.tasks.retrieval import Retrieval
 from mplug2_jax.training.config import RunConfig, default_config
 from mplug2_jax.training.loop import train
 from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.step import DistillationConfig
 from mplug2_jax.training.validation import score_of
 from mplug2_jax.types import MultimodalBatch, Tokens
 
@@ -152,6 +153,7 @@ def config(world):
             CLIPS, captions_per_video=1, crop_scale=None, flip=False, keep_clips=True
         ),
         objectives=dataclasses.replace(Retrieval.objectives, queue_size=16),
+        distillation=DistillationConfig(momentum=0.8),
         optimizer=OptimizerConfig(5e-3, 5e-3, schedule="constant", clip_norm=1.0),
         devices=1,
         steps=80,
@@ -195,7 +197,9 @@ def test_a_run_starts_from_pretraining_and_learns_to_find(config, tmp_path, caps
     assert metrics["video_to_text/recall_1"] >= 6 * chance
     assert metrics["text_to_video/median_rank"] == 1
     assert metrics["score"] == metrics["text_to_video/recall_1"]
-    assert read_metadata(tmp_path / "run" / "best").modules == tuple(
+    stored = read_metadata(tmp_path / "run" / "best")
+    assert stored.rerank == config.rerank == 0
+    assert stored.modules == tuple(
         name for name in (*MODULES, *HEADS) if name in COMPOSITION["retrieval"].modules
     )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

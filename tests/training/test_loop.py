@@ -218,6 +218,30 @@ def test_validation_keeps_the_best(run_config, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_is_stopped_twice_is_done_in_the_end(
+    run_config, tmp_path, monkeypatch
+):
+    """No step and no `final` come before it."""
+    begun = []
+
+    def measure(state, check):
+        begun.append(int(state.step))
+        if len(begun) < 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check()
+        return {"qa/accuracy": 0.5}
+
+    monkeypatch.setattr(loop, "make_evaluation", lambda *_: measure)
+    config, workdir = changed(run_config, steps=2, eval_every=1), tmp_path / "run"
+    for _ in range(2):
+        with pytest.raises(Stopped) as stopped:
+            train(config, workdir)
+        assert stopped.value.step == 1 and not (workdir / "final").exists()
+    train(config, workdir)
+    assert begun == [1, 1, 1, 2] and (workdir / "final").exists()
+
+
+@pytest.mark.slow
 def test_a_run_is_judged_by_what_it_trains(run_config, tmp_path):
     """Captions of the validation data are none of a model's that learns to answer.
 

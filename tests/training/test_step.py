@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mplug2_jax.tasks.joint import CaptionAndAnswer
+from mplug2_jax.tasks.pretraining import ObjectivesConfig, Pretraining
 from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from mplug2_jax.training.step import (
     DistillationConfig,
+    abstract_state,
     create_state,
     init_state,
     make_step,
@@ -46,6 +48,16 @@ def test_teacher_follows_by_its_momentum(setup):
         lambda old, new: 0.9 * old + 0.1 * new, setup[1], state.params
     )
     leaves_close(state.teacher, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("negatives, has_teacher", [("queue", True), ("batch", False)])
+def test_a_queue_has_its_teacher_without_soft_targets(
+    negatives, has_teacher, small_config
+):
+    objectives = ObjectivesConfig(negatives=negatives, queue_size=8)
+    task = Pretraining(small_config, objectives)
+    state = abstract_state(task, make_optimizer(OPTIMIZER, 10), DistillationConfig())
+    assert (state.teacher is not None) == has_teacher
 
 
 def test_soft_targets_of_weight_zero_change_nothing(setup):

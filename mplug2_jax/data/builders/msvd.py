@@ -39,14 +39,16 @@ def _caption(manual: Path) -> dict[str, list[Example]]:
     for clip, caption in usable(path, read_lines(path), _described, "line"):
         captions[clip] += (caption,)
     media, clips = MediaFolders(manual, *FOLDERS), _clips(manual)
-    splits = {
-        split: [
-            Example(clip, media(clip), captions[clip])
-            for number, clip in clips.items()
-            if first < number <= last
-        ]
-        for split, (first, last) in BOUNDS.items()
-    }
+
+    def example(clip: str) -> Example:
+        if clip not in captions:
+            raise ValueError(f"{clip} has no caption")
+        return Example(clip, media(clip), captions[clip])
+
+    splits = {}
+    for split, (first, last) in BOUNDS.items():
+        its = [clip for number, clip in clips.items() if first < number <= last]
+        splits[split] = [*usable(path, its, example, f"{split} clip")]
     return {split: its for split, its in splits.items() if its}
 
 

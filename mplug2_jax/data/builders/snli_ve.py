@@ -12,6 +12,9 @@ from mplug2_jax.data.sources import parsed_lines
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 CLASSES = ("contradiction", "entailment", "neutral")
+# What the official generators of 2020 and 2018 call the image; the latter's ids have
+# the extension.
+IMAGE_IDS = ("Flickr30K_ID", "Flikr30kID")
 
 
 def _splits(manual: Path) -> dict[str, list[Example]]:
@@ -34,8 +37,8 @@ def _examples(path: Path, folder: Path) -> list[Example]:
 
 
 def _line(record: dict[str, Any]) -> tuple[str, Label]:
-    # The files spell Flickr so; some have the extension, too.
-    image = text_of(record, "Flikr30kID").removesuffix(".jpg")
+    key = next((key for key in IMAGE_IDS if key in record), IMAGE_IDS[0])
+    image = text_of(record, key).removesuffix(".jpg")
     label = one_of(record, "gold_label", CLASSES)
     return image, Label(label, text_of(record, "sentence2"), record.get("pairID"))
 
