@@ -27,9 +27,7 @@ class BatchConfig:
       batch_size: videos per step, of all processes together.
       captions_per_video, questions_per_video, answers_per_question: rows of text per
         video; a video with more gets a random choice, one with fewer padding. 0 leaves
-        the kind of text out. Pretraining does not read these.
-      instructions_per_pair: of pretraining; the first is of any kind, the others ask
-        further questions while the medium has any.
+        the kind of text out. Pretraining has one of each and does not read these.
       texts_per_medium: phrases of grounding, texts of pair classification.
       crop_scale: share of the area that a random crop keeps; None resizes the whole
         frame instead.
@@ -48,7 +46,6 @@ class BatchConfig:
     captions_per_video: int = 0
     questions_per_video: int = 0
     answers_per_question: int = 1
-    instructions_per_pair: int = 1
     texts_per_medium: int = 1
     crop_scale: tuple[float, float] | None = (0.5, 1.0)
     flip: bool = True

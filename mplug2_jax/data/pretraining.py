@@ -7,7 +7,7 @@ import numpy as np
 
 from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.clips import ClipReader
-from mplug2_jax.data.examples import QA, Example
+from mplug2_jax.data.examples import Example
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import media_id
 from mplug2_jax.data.templates import Instruction, Kind, instruct
@@ -20,7 +20,7 @@ OF_CAPTIONS: tuple[Kind, ...] = ("captioning", "text_continuation")
 
 
 class PairLoader:
-    """One pair as a batch of one: frames, a caption, instructions with their targets.
+    """One pair as a batch of one: frames, a caption, an instruction with its target.
 
     A medium that has questions and no caption lends the contrastive and matching losses
     its question and answer as the text.
@@ -38,19 +38,16 @@ class PairLoader:
         is_video: bool,
     ):
         self.tokenizer, self.inputs, self.is_video = tokenizer, inputs, is_video
-        self.count = config.instructions_per_pair
         self.read = ClipReader(inputs.num_frames, size, config, is_video)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> MultimodalBatch:
-        caption, instructions = self._texts(example, rng)
-        sources = [instruction.source for instruction in instructions]
-        targets = [instruction.target for instruction in instructions]
+        caption, instruction = self._texts(example, rng)
         inputs = self.inputs
         return MultimodalBatch(
             self.read(example, rng),
-            question=inputs.questions(self.tokenizer, sources),
-            answer=inputs.answers(self.tokenizer, targets),
-            answer_weight=np.ones(self.count, np.float32),
+            question=inputs.questions(self.tokenizer, [instruction.source]),
+            answer=inputs.answers(self.tokenizer, [instruction.target]),
+            answer_weight=np.ones(1, np.float32),
             caption=inputs.plain_captions(self.tokenizer, [caption]),
             media_id=media_id(example),
             is_video=self.is_video,
@@ -58,33 +55,26 @@ class PairLoader:
 
     def _texts(
         self, example: Example, rng: np.random.Generator
-    ) -> tuple[str, list[Instruction]]:
+    ) -> tuple[str, Instruction]:
         """A caption of the example, and what is asked and answered about it."""
         captions, questions = example.captions, example.answered
-        caption = clean_caption(_one(captions, rng)) if captions else ""
-        if not caption and not questions:
+        if not captions and not questions:
             raise ValueError(f"{example.id} has neither a caption nor an answer")
-        asked = [questions[place] for place in rng.permutation(len(questions))]
-        if caption:
-            text, its_own = caption, not asked or rng.random() < 0.5
-            asked = [None] * its_own + asked + [None] * self.count
-        else:
-            text = f"{asked[0].question} {asked[0].answers[0]}"
-            asked = asked * self.count
-        return text, [self._about(caption, qa, rng) for qa in asked[: self.count]]
-
-    def _about(
-        self, caption: str, qa: QA | None, rng: np.random.Generator
-    ) -> Instruction:
-        """A question that is asked, or something of the caption's."""
-        return instruct(
-            "question_answering" if qa else _one(OF_CAPTIONS, rng),
+        caption = _one(captions, rng) if captions else ""
+        qa = _one(questions, rng) if questions else None
+        kind: Kind = "question_answering"
+        if qa is None or (caption and rng.random() < 0.5):
+            kind = _one(OF_CAPTIONS, rng)
+        caption = clean_caption(caption)
+        instruction = instruct(
+            kind,
             caption=caption,
             question=qa.question if qa else "",
             answer=_one(qa.answers, rng) if qa else "",
             number=int(rng.integers(2**31)),
             is_video=self.is_video,
         )
+        return caption or f"{qa.question} {qa.answers[0]}", instruction  # type: ignore
 
 
 def _one(choices: Sequence[T], rng: np.random.Generator) -> T:

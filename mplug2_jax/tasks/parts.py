@@ -37,7 +37,7 @@ def in_parts(function: Callable[..., T], parts: int, *rows: Any) -> T:
 
     Args:
       function: maps trees of arrays to a tree of arrays, row by row.
-      rows: trees of arrays of one row per unit, or several; the first array has one.
+      rows: trees of arrays of one row per unit.
     """
     if parts == 1:
         return function(0, *rows)
@@ -50,8 +50,7 @@ def in_parts(function: Callable[..., T], parts: int, *rows: Any) -> T:
     _, results = jax.lax.scan(visit, None, pieces)
 
     def join(a: Array) -> Array:
-        a = a.reshape(parts, units // parts, -1, *a.shape[2:])
-        return _pinned(jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[3:]), 0)
+        return _pinned(jnp.moveaxis(a, 0, 1).reshape(units, *a.shape[2:]), 0)
 
     return jax.tree.map(join, results)
 

@@ -1,7 +1,7 @@
 """Pretraining (paper section 3.5): contrast, matching, masked words, instructions.
 
 A batch of pairs serves all four objectives and its vision is encoded once: a video's
-caption, masked caption and instructions are consecutive rows of one pass through the
+caption, masked caption and instruction are consecutive rows of one pass through the
 text encoder and of one through fusion. A batch of texts serves masked words alone,
 without vision, fusion and decoder. Which it is, its contents say.
 
@@ -312,11 +312,8 @@ class Pretraining(Task):
         self, model: MPlug2, batch: MultimodalBatch, texts: dict[str, Tokens]
     ) -> Encoded:
         vision = model.encode_vision(batch.require("frames"), batch.is_video)
-        videos = len(vision.embeds)
-        counts = [len(text.mask) // videos for text in texts.values()]
-        rows = interleaved(list(texts.values()), videos)
-        encoded = separated(model.encode_text_stages(rows), counts)
-        stages = dict(zip(texts, encoded, strict=True))
+        encoded = model.encode_text_stages(interleaved(list(texts.values())))
+        stages = dict(zip(texts, separated(encoded, len(texts)), strict=True))
         rows = {name: (stages[name].states, texts[name].mask) for name in texts}
         out = Encoded(vision.embeds, rows)
         if self.contrasts:
@@ -380,19 +377,12 @@ class Pretraining(Task):
     def _check(self, batch: MultimodalBatch, queue: Queue | None) -> None:
         """Raises ValueError for shapes that the objectives cannot use."""
         rows = len(batch.require("frames"))
-        asked = rows if batch.question is None else len(batch.question.mask)
-        whole = max(asked // rows, 1) * rows
-        for name, count in {
-            "caption": rows,
-            "question": whole,
-            "answer": asked,
-        }.items():
+        for name in ("caption", "question", "answer"):
             text = getattr(batch, name)
-            if text is not None and len(text.mask) != count:
+            if text is not None and len(text.mask) != rows:
                 raise ValueError(
                     f"The batch has {len(text.mask)} rows of {name} for {rows} videos; "
-                    "pretraining reads one caption of each, and as many targets as "
-                    "instructions (config.batch)."
+                    "pretraining reads one each (config.batch)."
                 )
         if self.objectives.vlm > 0 and rows < 2:
             raise ValueError(

@@ -4,7 +4,6 @@ So they share one pass, and the video's tokens are projected once for all of the
 of one video never part, wherever a mesh splits the batch.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -25,38 +24,31 @@ def fuse_rows(
     """Several texts per video in one pass, which projects the video's tokens once."""
     if not rows:
         return {}
-    counts = [len(mask) // len(vision) for _, mask in rows.values()]
-    fused = model.fuse(vision, *interleaved(list(rows.values()), len(vision)))
+    fused = model.fuse(vision, *interleaved(list(rows.values())))
     if len(fused.vision) == len(vision):  # connected layers give each text its own
-        texts = separated(fused.text, counts)
+        texts = separated(fused.text, len(rows))
         parts = [Fused(fused.vision, text) for text in texts]
     else:
-        parts = separated(fused, counts)
+        parts = separated(fused, len(rows))
     return dict(zip(rows, parts, strict=True))
 
 
-def interleaved(parts: Sequence[T], videos: int) -> T:
-    """All rows of the first video, of each part one or several, then of the second."""
+def interleaved(parts: Sequence[T]) -> T:
+    """Row 0 of each part, then row 1 of each: a video's texts stay consecutive."""
 
     def join(*arrays: Array) -> Array:
-        rows = [a.reshape(videos, -1, *a.shape[1:]) for a in arrays]
-        return jnp.concatenate(rows, axis=1).reshape(-1, *arrays[0].shape[1:])
+        return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
     return jax.tree.map(join, *parts)
 
 
-def separated(joined: T, counts: Sequence[int]) -> list[T]:
-    """The inverse of `interleaved`: parts of so many rows of each video."""
+def separated(joined: T, count: int) -> list[T]:
+    """The inverse of `interleaved`."""
 
-    def part(array: Array, start: int, count: int) -> Array:
-        rows = array.reshape(-1, sum(counts), *array.shape[1:])
-        return rows[:, start : start + count].reshape(-1, *array.shape[1:])
+    def part(array: Array, index: int) -> Array:
+        return array.reshape(-1, count, *array.shape[1:])[:, index]
 
-    starts = itertools.accumulate(counts, initial=0)
-    return [
-        jax.tree.map(lambda a, at=at: part(a, *at), joined)
-        for at in zip(starts, counts, strict=False)
-    ]
+    return [jax.tree.map(lambda a, i=i: part(a, i), joined) for i in range(count)]
 
 
 def padded(text: Tokens, length: int) -> Tokens:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import pickle
 from pathlib import Path
 
@@ -214,28 +213,6 @@ def test_questions_alone_are_pairs_too(tmp_path, tokenizer):
     assert tokenizer.decode(row[row > 0]) == "red"
     row = batch.caption.values[0]
     assert tokenizer.decode(row[row > 0]).endswith("color is it red")
-
-
-def test_further_instructions_ask_the_other_questions(tmp_path, tokenizer):
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "still.png")
-    asked = {"what color is it": "red", "what shape is it": "circle"}
-    qa = [{"question": q, "answer": a} for q, a in asked.items()]
-    line = {"image": "still.png", "captions": ["a blue square moves up"], "qa": qa}
-    (tmp_path / "all.jsonl").write_text(json.dumps(line))
-    batch = {"batch_size": 1, "threads": 1, "instructions_per_pair": 3}
-    data = {"path": str(tmp_path / "all.jsonl")}
-    parts = parts_of({"all": {"kind": "image", "data": data, "batch": batch}})
-    batches = mixture_batches(parts, tokenizer, INPUTS, 16, seed=0)
-    firsts = set()
-    for _, batch in itertools.islice(batches, 8):
-        assert len(batch.question.values) == len(batch.answer_weight) == 3
-        targets = [tokenizer.decode(row[row > 0]) for row in batch.answer.values]
-        firsts.add(targets[0])
-        answers = set(targets) & set(asked.values())
-        (other,) = set(targets) - answers
-        assert answers == set(asked.values()) and line["captions"][0].endswith(other)
-    batches.close()
-    assert firsts & set(asked.values()) and firsts - set(asked.values())
 
 
 def test_an_example_is_what_it_was(prepared):

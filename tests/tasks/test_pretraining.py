@@ -239,34 +239,6 @@ def test_a_batch_of_texts_needs_only_its_modules():
     jax.tree.map(np.testing.assert_array_equal, out.queue, queue)
 
 
-def test_several_instructions_count_word_by_word():
-    """As batches of one instruction each; the other objectives do not see them."""
-    both = pairs().replace(question=random_tokens(8, 4), answer=random_tokens(8, 5))
-    rows = {"question": both.question, "answer": both.answer}
-    alone = [
-        both.replace(**jax.tree.map(lambda a, first=first: a[first::2], rows))
-        for first in (0, 1)
-    ]
-
-    weights = params()
-
-    @functools.partial(jax.jit, static_argnames="parts")
-    def metrics(batch, parts=1):
-        state = {"teacher": weights, "soft_weight": 0.4, "queue": TASK.init_queue()}
-        return TASK.loss(weights, batch, **state, parts=parts)[1].metrics
-
-    found, parted, *separate = metrics(both), metrics(both, 2), *map(metrics, alone)
-    words = [float(batch.answer.mask[:, 1:].sum()) for batch in alone]
-    for name in ("loss_ilm", "accuracy_ilm"):
-        one, other = (float(its.pop(name)) for its in separate)
-        expected = (one * words[0] + other * words[1]) / sum(words)
-        assert float(parted.pop(name)) == pytest.approx(float(found[name]), rel=1e-5)
-        assert float(found.pop(name)) == pytest.approx(expected, rel=1e-5)
-    for its in (parted, *separate):
-        for name, value in found.items():
-            assert float(its[name]) == pytest.approx(float(value), rel=1e-5), name
-
-
 @pytest.mark.parametrize("batch", [pairs(), TEXTS_OF_FOUR], ids=["pairs", "texts"])
 def test_parts_change_nothing(batch):
     """Contrast, negatives and masks are the whole batch's, however it is processed."""
@@ -358,8 +330,6 @@ def test_objectives_that_make_no_sense(change, sentence):
         (TASK, pairs(12), "12 pairs do not fit into objectives.queue_size 10"),
         (TASK, pairs().replace(caption=None), "no caption"),
         (TASK, pairs().replace(caption=random_tokens(8, 4)), "8 rows of caption for 4"),
-        (TASK, pairs().replace(question=random_tokens(6, 4)), "6 rows of question"),
-        (TASK, pairs().replace(answer=random_tokens(8, 4)), "8 rows of answer for 4"),
         (
             Pretraining(SMALL, ObjectivesConfig(mlm=0)),
             TEXTS,
