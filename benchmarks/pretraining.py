@@ -15,7 +15,7 @@ from typing import Any
 
 import matplotlib
 from measuring import machine
-from running import command, search, trained
+from running import command, evaluated, search, trained
 
 from mplug2_jax.quickstart import BUDGETS, quickstart
 
@@ -85,13 +85,6 @@ class Runs:
             quickstart(self.quickstart, mode)
 
 
-def answer(checkpoint: Path, world: Path, output: Path) -> dict[str, Any]:
-    """Accuracies of answers on all test clips."""
-    where = ("--annotations", world, "--batch-size", 50, "--output", output)
-    command("evaluate", "--checkpoint", checkpoint, *where)
-    return json.loads(output.read_text())["metrics"]
-
-
 def curves(runs: Runs, path: Path) -> None:
     """Losses of pretraining, and accuracy in fine-tuning from it and from nothing."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), dpi=110)
@@ -131,7 +124,7 @@ def retrieval_table(found: dict[str, float], count: int) -> str:
 
 
 def answers_table(runs: Runs) -> str:
-    tuned = answer(runs.tuned, runs.world, runs.tuned / "test.json")
+    tuned = evaluated(runs.tuned, runs.world)
     scratch = json.loads((runs.quickstart / "results.json").read_text())
     rows = {
         "fine-tuned": (runs.minutes["fine-tuning"], tuned),

@@ -29,6 +29,14 @@ def search(checkpoint: Path, world: Path, count: int) -> dict[str, float]:
     return retrieve(Predictor.from_checkpoint(checkpoint, batch_size=50), chosen)
 
 
+def evaluated(checkpoint: Path, data: Path, *options: Any) -> dict[str, Any]:
+    """Metrics on all test examples, by task; everything is kept in `test.json`."""
+    output = checkpoint / "test.json"
+    where = ("--annotations", data, "--batch-size", 50, "--output", output)
+    command("evaluate", "--checkpoint", checkpoint, *where, *options)
+    return json.loads(output.read_text())["metrics"]
+
+
 def trained(config: str, workdir: Path, changed: dict[str, Any]) -> float:
     """Minutes of a training run, kept in `workdir`; what is done is not done again.
 

@@ -11,12 +11,11 @@ two pretrainings take equally many steps. Running it again goes on where it stop
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from measuring import machine
-from running import CONFIGS, command, search, trained
+from running import CONFIGS, command, evaluated, search, trained
 
 WAYS = ("text_to_video", "video_to_text")
 KINDS = {"video": "shapes", "image": "shapes_images", "text": "shapes_texts"}
@@ -127,10 +126,7 @@ def measured(
     minutes = trained(row.config, workdir, changed)
     if row.clips:
         return search(workdir, data, row.clips), minutes
-    output = workdir / "test.json"
-    where = ("--annotations", data, "--batch-size", 50, "--output", output)
-    command("evaluate", "--checkpoint", workdir, *where, *row.options)
-    return flat(json.loads(output.read_text())["metrics"]), minutes
+    return flat(evaluated(workdir, data, *row.options)), minutes
 
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:

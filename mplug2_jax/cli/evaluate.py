@@ -356,6 +356,7 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
     from mplug2_jax.evaluation.retrieval import (
         TASK,
         TooManyUnusableError,
+        depth,
         search_results,
     )
     from mplug2_jax.retriever import Retriever
@@ -368,7 +369,7 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         caption_length=args.caption_length,
         batch_size=args.batch_size,
     ).predictor
-    rerank = predictor.rerank if args.rerank is None else args.rerank
+    rerank = depth(predictor, args.rerank)
     try:
         results = search_results(
             predictor,

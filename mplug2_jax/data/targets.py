@@ -50,8 +50,8 @@ def targets_of(
     if task == "grounding":
         return [Boxes(*shared)]
     if task.endswith("classification"):
-        how: Any = {"regression": regression, "media": media}
-        return [Classes(*shared, texts=task == "pair_classification", **how)]
+        texts = task == "pair_classification"
+        return [Classes(*shared, texts=texts, regression=regression, media=media)]
     captions = config.captions_per_video * (task != "question_answering")
     questions = config.questions_per_video * (task != "captioning")
     found: list[Targets] = []

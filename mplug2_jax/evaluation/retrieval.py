@@ -63,6 +63,11 @@ def retrieve(
     return dict(search_results(predictor, examples, rerank, **options).metrics[TASK])
 
 
+def depth(predictor: Predictor, asked: int | None) -> int:
+    """How many of each query's best are ordered by matching: as asked or as trained."""
+    return predictor.rerank if asked is None else asked
+
+
 def search_results(
     predictor: Predictor,
     examples: Sequence[Example],
@@ -96,7 +101,7 @@ def search_results(
     """
     start = time.monotonic()
     retriever = Retriever(predictor)
-    rerank = predictor.rerank if rerank is None else rerank
+    rerank = depth(predictor, rerank)
     media, places, skipped = _read(
         retriever, examples, max_bad_share, rerank > 0, progress
     )

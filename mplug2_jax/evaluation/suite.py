@@ -27,6 +27,7 @@ from mplug2_jax.evaluation.results import Results, to_json
 from mplug2_jax.evaluation.retrieval import (
     Progress,
     TooManyUnusableError,
+    depth,
     search_results,
     silent,
 )
@@ -157,9 +158,8 @@ def _search(
     predictor: Predictor, examples: Media, options: Options
 ) -> tuple[Media, Results, Mapping[str, str]]:
     """Retrieval among what can be searched; no metrics if too much cannot."""
-    rerank = predictor.rerank if options.rerank is None else options.rerank
-    if not set(MATCHING) <= set(predictor.model.modules):
-        rerank = 0
+    can_match = set(MATCHING) <= set(predictor.model.modules)
+    rerank = depth(predictor, options.rerank) if can_match else 0
     try:
         results = search_results(
             predictor,

@@ -91,6 +91,15 @@ class ObjectivesConfig:
             0 < low <= high, f"the temperature ranges from {low} to {high}", "0 < a < b"
         )
 
+    @property
+    def contrasts(self) -> bool:
+        """Matching needs features too: hard negatives are the similar ones."""
+        return self.vlc + self.vlm > 0
+
+    @property
+    def has_queue(self) -> bool:
+        return self.negatives == "queue" and self.contrasts
+
 
 @flax.struct.dataclass
 class Encoded:
@@ -139,20 +148,15 @@ class Pretraining(Task):
         used = {
             "fusion": on.vlm + on.mlm + on.ilm > 0,
             "decoder": on.ilm > 0,
-            "contrastive": self.contrasts,
+            "contrastive": on.contrasts,
             "matching": on.vlm > 0,
             "mlm": on.mlm > 0,
         }
         return tuple(name for name in (*MODULES, *HEADS) if used.get(name, True))
 
-    @property
-    def contrasts(self) -> bool:
-        """Matching needs features too: hard negatives are the similar ones."""
-        return self.objectives.vlc + self.objectives.vlm > 0
-
     def init_queue(self) -> Queue | None:
         """Random unit vectors, or None where no queue is used."""
-        if self.objectives.negatives != "queue" or not self.contrasts:
+        if not self.objectives.has_queue:
             return None
         size = self.objectives.queue_size
         shape = (2, size, self.config.contrastive.width)
@@ -316,7 +320,7 @@ class Pretraining(Task):
         stages = dict(zip(texts, separated(encoded, len(texts)), strict=True))
         rows = {name: (stages[name].states, texts[name].mask) for name in texts}
         out = Encoded(vision.embeds, rows)
-        if self.contrasts:
+        if self.objectives.contrasts:
             out = dataclasses.replace(
                 out, features=model.contrast(vision, stages["caption"])
             )
@@ -403,7 +407,7 @@ class Pretraining(Task):
     def texts(self, batch: MultimodalBatch, masked: Masked | None) -> dict[str, Tokens]:
         """The texts to encode, padded to one length."""
         texts = {}
-        if self.contrasts:
+        if self.objectives.contrasts:
             texts["caption"] = batch.require("caption")
         if masked is not None:
             texts["masked"] = masked.text

@@ -233,7 +233,6 @@ def _objective_problems(config: RunConfig) -> Iterator[str]:
             "config.objectives.mlm is 0, and texts serve nothing else: leave them out "
             f"with --config.mixture.{texts[0]}.weight=0, or give it a weight."
         )
-    queue = on.negatives == "queue" and on.vlc + on.vlm > 0
     for name, size in config.batch_sizes.items():
         if name in texts:
             continue
@@ -242,7 +241,7 @@ def _objective_problems(config: RunConfig) -> Iterator[str]:
                 f"{_rows_of(name)} is {size}; config.objectives.vlm takes its "
                 "negatives from the batch: expected at least 2."
             )
-        if queue and size > on.queue_size:
+        if on.has_queue and size > on.queue_size:
             yield (
                 f"{_rows_of(name)} {size} does not fit into config.objectives."
                 f"queue_size {on.queue_size}; expected at least as many."

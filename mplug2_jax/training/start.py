@@ -197,7 +197,7 @@ def starting_weights(config: RunConfig, task: Task) -> tuple[Any, Any]:
         print(_taken(str(folder), modules, metadata.modules, fresh), flush=True)
     params, _ = load_checkpoint(folder, modules, on_host=True)
     teacher, queue = None, jax.eval_shape(task.init_queue)
-    if (config.distillation.weight > 0 or queue) and has_teacher(folder):
+    if config.distillation.needs_teacher(queue) and has_teacher(folder):
         teacher, _ = load_checkpoint(folder, modules, tree="teacher", on_host=True)
     if fresh:
         drawn = jax.jit(lambda key: {name: task.init(key)[name] for name in fresh})(

@@ -37,6 +37,10 @@ class DistillationConfig:
     momentum: float = 0.995
     ramp_steps: int = 1000
 
+    def needs_teacher(self, queue: Any) -> bool:
+        """For soft targets, or for the features that a queue keeps."""
+        return self.weight > 0 or queue is not None
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -71,7 +75,7 @@ def init_state(
     ema_decay: float = 0.0,
 ) -> TrainState:
     """The state at step 0; a missing teacher starts as a copy of the parameters."""
-    if teacher is None and (distillation.weight > 0 or queue is not None):
+    if teacher is None and distillation.needs_teacher(queue):
         teacher = jax.tree.map(jnp.copy, params)
     return TrainState(
         step=jnp.int32(0),

@@ -33,6 +33,7 @@ from mplug2_jax.sharding.partition import (
     shard_batch,
 )
 from mplug2_jax.tasks.base import Task
+from mplug2_jax.tasks.pretraining import Pretraining
 from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, TEXTS, RunConfig
 from mplug2_jax.training.step import TrainState
 
@@ -139,6 +140,7 @@ def make_evaluation(
     if not config.validation.path:
         return None
     if config.task == PRETRAINING:
+        assert isinstance(task, Pretraining)
         return _validation_losses(config, task, tokenizer, mesh)
     return _used(config, task, tokenizer, mesh)
 
@@ -156,31 +158,29 @@ def _used(config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh) -> Ev
     parts = config.accumulation * row_shards(mesh)
     rows = max(1, config.batch.batch_size // parts)
     made_of = task.model, None, tokenizer, config.inputs, config.decoding
-    predictor = Predictor(*made_of, batch_size=rows, trained_for=config.task)
+    predictor = Predictor(*made_of, rows, config.task, config.rerank)
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
         its = predictor.replace_params(on_one_device(weights_of(state)))
+
+        def told(done: int, total: int) -> None:
+            check()
+
+        how: dict[str, Any] = {"max_bad_share": bad_share, "progress": told}
         if config.task == RETRIEVAL:
-            options = {
-                "max_bad_share": bad_share,
-                "progress": lambda what: lambda done, total: check(),
-            }
-            return retrieve(its, examples, config.rerank, **options)
-        ask: Any = evaluate
+            how["progress"] = lambda what: told
+            return retrieve(its, examples, **how)
         if config.task == TEXTS:
-            ask = functools.partial(evaluate_texts, glue=glue_task(data.path))
-        results = ask(
-            *(its, examples),
-            max_bad_share=bad_share,
-            progress=lambda done, total: check(),
-        )
+            results = evaluate_texts(its, examples, glue_task(data.path), **how)
+        else:
+            results = evaluate(its, examples, **how)
         return results.flat_metrics()
 
     return measure
 
 
 def _validation_losses(
-    config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh
+    config: RunConfig, task: Pretraining, tokenizer: Tokenizer, mesh: Mesh
 ) -> Evaluate:
     """Means of the losses over whole batches of pairs, the same batches every time.
 
@@ -216,8 +216,9 @@ def _validation_losses(
     @jax.jit
     def losses(params, teacher, queue, batch):
         with on_mesh(mesh):
-            arguments: Any = params, batch, None, teacher, 0.0, queue, parts
-            loss, output = task.loss(*arguments)
+            loss, output = task.loss(
+                params, batch, None, teacher, queue=queue, parts=parts
+            )
         return output.metrics | {"loss": loss}
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
