@@ -9,7 +9,7 @@ from mplug2_jax.data.batches import BatchConfig
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.files import MediaError, MediaFile
 from mplug2_jax.data.image import augment_frames
-from mplug2_jax.data.video import frame_times, is_image, read_media, sample_indices
+from mplug2_jax.data.video import is_image, read_media, sample_indices
 
 
 class ClipReader:
@@ -80,7 +80,4 @@ class ClipReader:
 
     def _read_whole(self, media: MediaFile, start: float | None, end: float | None):
         """All frames of a clip."""
-        times = frame_times(media)
-        inside = (times >= (start or 0.0)) & (times < (end or np.inf))
-        count = max(int(inside.sum()), 1)
-        return read_media(media, count, self._read_size, None, start, end).frames
+        return read_media(media, None, self._read_size, None, start, end).frames

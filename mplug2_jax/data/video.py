@@ -103,7 +103,7 @@ def sample_indices(
 
 def read_media(
     path: str | os.PathLike | StoredFile,
-    num_frames: int,
+    num_frames: int | None,
     size: int | None = None,
     rng: np.random.Generator | None = None,
     start: float | None = None,
@@ -118,7 +118,7 @@ def read_media(
 
 def read_video(
     path: str | os.PathLike | StoredFile,
-    num_frames: int,
+    num_frames: int | None,
     size: int | None = None,
     rng: np.random.Generator | None = None,
     start: float | None = None,
@@ -129,7 +129,7 @@ def read_video(
 
     Args:
       path: a file FFmpeg reads.
-      num_frames: see `sample_indices`.
+      num_frames: see `sample_indices`; None: every frame, once.
       size: side of the square to resize to (bicubic, aspect ignored); None keeps the
         video's own size, after rotation by the display matrix.
       rng: chooses random frames (training); None takes the middle of each interval.
@@ -178,7 +178,7 @@ def is_image(path: MediaFile) -> bool:
 def _choose(
     path: MediaFile,
     index: _Index,
-    num_frames: int,
+    num_frames: int | None,
     rng: np.random.Generator | None,
     start: float | None,
     end: float | None,
@@ -195,6 +195,8 @@ def _choose(
         if end <= (start or 0.0):
             raise MediaError(f"{path}: segment ends ({end} s) before it starts")
         high = max(low + 1, int(np.searchsorted(times, end - tolerance, "left")))
+    if num_frames is None:
+        return np.arange(low, high)
     return low + sample_indices(high - low, num_frames, rng, clips)
 
 
@@ -269,8 +271,7 @@ def _decode_by_time(
     found: dict[int, np.ndarray] = {}
     runs = _runs(index, wanted)
     with _opened(path) as (container, stream):
-        _set_threads(stream)
-        convert = _converter()
+        convert = _converter(_set_threads(stream))
         for seek_to, places in runs:
             if seek_to is not None:
                 container.seek(seek_to, stream=stream)
@@ -300,8 +301,7 @@ def _decode_by_count(
     found: dict[int, np.ndarray] = {}
     count = packets = bad = 0
     with _opened(path) as (container, stream):
-        _set_threads(stream)
-        convert = _converter()
+        convert = _converter(_set_threads(stream))
         for packet in container.demux(stream):
             packets += 1
             try:
@@ -321,22 +321,27 @@ def _decode_by_count(
     return found, count
 
 
-def _converter() -> Callable[[av.VideoFrame], UInt8[np.ndarray, "H W 3"]]:
+def _converter(
+    threads: int,
+) -> Callable[[av.VideoFrame], UInt8[np.ndarray, "H W 3"]]:
     """RGB and upright; one reformatter for all frames, as each costs a set-up."""
     reformatter = VideoReformatter()
 
     def convert(frame: av.VideoFrame) -> np.ndarray:
         turns = round(frame.rotation / 90)  # counter-clockwise, as in rot90
-        array = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        frame = reformatter.reformat(frame, format="rgb24", threads=threads)
+        array = frame.to_ndarray()
         return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
 
     return convert
 
 
-def _set_threads(stream: av.VideoStream) -> None:
-    """One thread for small frames and in worker processes, all cores otherwise."""
+def _set_threads(stream: av.VideoStream) -> int:
+    """One thread for small frames and in worker processes, all cores (0) otherwise."""
     small = stream.width * stream.height <= 256 * 256
-    if small or multiprocessing.parent_process() is not None:
+    alone = small or multiprocessing.parent_process() is not None
+    if alone:
         stream.codec_context.thread_count = 1
     else:
         stream.thread_type = "AUTO"
+    return int(alone)

@@ -1,13 +1,22 @@
 """Items that fail or hang: replaced by the next, counted, an error above the share."""
 
+import os
 import pickle
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from mplug2_jax.data.faults import SAMPLE, Faults, Tolerant, TooManyFaultsError, within
+from mplug2_jax.data.faults import (
+    NICE,
+    SAMPLE,
+    Faults,
+    Tolerant,
+    TooManyFaultsError,
+    within,
+)
 
 
 def rng():
@@ -112,6 +121,16 @@ def test_an_item_that_hangs_is_left_behind():
     assert time.monotonic() - start < 5
     assert "longer than 0.1 s" in faults.bad[0]
     hangs.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no own priority")
+def test_reading_gives_way_to_the_step():
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    assert within(5, priority) == max(before, NICE)
+    assert priority() == before
 
 
 def test_within_gives_results_and_errors():

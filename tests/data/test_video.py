@@ -129,6 +129,8 @@ def test_segments_are_cut_at_frame_times(files, name):
     path = files / name
     # 25 frames a second: 1.0 s is frame 25, 1.48 s is frame 37 and excluded.
     assert places(read_video(path, 12, start=1.0, end=1.48)) == list(range(25, 37))
+    assert places(read_video(path, None, start=1.0, end=1.48)) == list(range(25, 37))
+    assert places(read_video(path, None)) == list(range(60))
     assert places(read_video(path, 3, end=0.12)) == [0, 1, 2]
     assert places(read_video(path, 1, start=1.001, end=1.002)) == [25]
     assert places(read_video(path, 4, start=2.32, end=99)) == [58, 59, 59, 59]
