@@ -116,7 +116,8 @@ def ending_together() -> Iterator[None]:
     """An error within ends this process as soon as it is reported, and so the others.
 
     An orderly exit would wait for them, and they for it in the middle of a step; of one
-    that is gone they hear within the heartbeat limit.
+    that is gone they hear within the heartbeat limit. If that is by the heartbeat and
+    not by a collective, JAX itself names the silent process and ends this one.
 
     Raises:
       ConnectionError: another process is gone.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from mplug2_jax.losses import Weight
@@ -140,7 +140,10 @@ def create_state(
         return init_state(params, optimizer, distillation, teacher, queue, ema_decay)
 
     if mesh is None or is_single(mesh):
-        return jax.jit(init)(key, params, teacher)
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        # Said outright, as a restored state says it: both then have one compiled step.
+        there = SingleDeviceSharding(device)
+        return jax.jit(init, out_shardings=there)(key, params, teacher)
     if whole := partition.undivided(_boxed(task), mesh):
         logging.warning("Kept whole, their size not dividing: %s.", "; ".join(whole))
     abstract = abstract_state(

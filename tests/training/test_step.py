@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mplug2_jax.checkpoint.manager import Progress, StateManager
 from mplug2_jax.tasks.joint import CaptionAndAnswer
 from mplug2_jax.tasks.pretraining import ObjectivesConfig, Pretraining
 from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -48,6 +49,20 @@ def test_teacher_follows_by_its_momentum(setup):
         lambda old, new: 0.9 * old + 0.1 * new, setup[1], state.params
     )
     leaves_close(state.teacher, expected, atol=1e-6)
+
+
+def test_a_restored_state_runs_the_program_of_a_new_one(setup, tmp_path):
+    """Or a run that goes on would be compiled again."""
+    made_of = setup[0], make_optimizer(OPTIMIZER, 10), DistillationConfig()
+    new = create_state(*made_of, jax.random.key(0), params=setup[1])
+    manager = StateManager(tmp_path, keep=1)
+    manager.save(1, new, Progress())
+    manager.close()
+    restored, _ = StateManager(tmp_path, keep=1).restore(abstract_state(*made_of))
+    programs = [
+        jax.jit(lambda x: x).lower(state).as_text() for state in (new, restored)
+    ]
+    assert programs[0] == programs[1]
 
 
 @pytest.mark.parametrize("negatives, has_teacher", [("queue", True), ("batch", False)])
