@@ -45,7 +45,7 @@ def get_config():
     config.objectives.vlc = 0.05
     config.objectives.min_temperature = 0.03
     config.objectives.vlm = 0.5
-    # Targets of the teacher's own slow this down: nothing of this world is ambiguous.
+    # No soft targets: nothing of this world is ambiguous.
     config.distillation.weight = 0.0
     config.objectives.mlm_probability = 0.3
     config.optimizer.learning_rate = 1e-3

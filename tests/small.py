@@ -123,6 +123,16 @@ def write_clips(folder, count: int) -> list[str]:
     return paths
 
 
+# Gloo's lines, written to the file itself and in pieces, are not what Python prints.
+PRINTS_APART = """
+import os
+import sys
+
+sys.stdout = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+"""
+
+
 def in_two_processes(code: str, *arguments) -> list[str]:
     """What each of two processes prints; they know a port, their place and this folder.
 
@@ -134,7 +144,7 @@ def in_two_processes(code: str, *arguments) -> list[str]:
     shared = [str(Path(__file__).parent), *map(str, arguments)]
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code, port, str(index), *shared],
+            [sys.executable, "-c", PRINTS_APART + code, port, str(index), *shared],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -158,11 +158,6 @@ def read_video(
     return np.stack([resized[i] for i in wanted.tolist()])
 
 
-def frame_times(path: str | os.PathLike | StoredFile) -> Float[np.ndarray, "n"]:
-    """Seconds of each frame since the first, from the packets, nothing decoded."""
-    return _index_packets(check_file(path)).times
-
-
 def is_image(path: MediaFile) -> bool:
     """Whether Pillow knows it as an image; GIFs are videos, even of one frame."""
     try:
