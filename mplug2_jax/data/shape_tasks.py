@@ -13,6 +13,7 @@ from mplug2_jax.data.examples import QA, Box, Label, Region
 from mplug2_jax.data.shapes import COLORS, DIRECTIONS, SHAPES, Object, Scene
 
 ENTAILED, NOT_ENTAILED = "entailment", "not_entailment"
+SIDES = ("left", "right")
 PEOPLE = 10
 # Left, top, right and bottom edge of a shape, in radii from its centre.
 EXTENTS = {
@@ -84,8 +85,28 @@ def _changed(thing: Object, name: str, motion: bool) -> list[str]:
     return [
         _statement(other, motion)
         for other in others
-        if (other.color, other.shape) not in shapes.UNSEEN_PAIRS
+        if (other.color, other.shape) in shapes.SEEN_PAIRS
     ]
+
+
+def things(scene: Scene) -> set[tuple[str, str]]:
+    """Colour and shape of each object."""
+    return {(thing.color, thing.shape) for thing in scene.objects}
+
+
+def sides(left: Scene, right: Scene, rng: np.random.Generator) -> tuple[Label, Label]:
+    """Which of two images shows an object: a true statement, and a false one.
+
+    The object is in one image alone; the two must not show the same `things`.
+    """
+    alone = sorted(things(left) ^ things(right))
+    chosen = alone[int(rng.integers(len(alone)))]
+    there, not_there = SIDES if chosen in things(left) else SIDES[::-1]
+    said = f"{' '.join(chosen)} in the {{}} image"
+    return (
+        Label(ENTAILED, said.format(there)),
+        Label(NOT_ENTAILED, said.format(not_there)),
+    )
 
 
 def voted_questions(scene: Scene, rng: np.random.Generator) -> tuple[QA, ...]:

@@ -43,6 +43,12 @@ UNSEEN_PAIRS = (
     ("blue", "triangle"),
     ("yellow", "cross"),
 )
+SEEN_PAIRS = tuple(
+    (color, shape)
+    for color in COLORS
+    for shape in SHAPES
+    if (color, shape) not in UNSEEN_PAIRS
+)
 TRAVEL = 0.42  # way from first to last frame
 MARGIN = 0.25  # of a trajectory's middle from the edges: centres stay inside
 APART = 0.34  # least distance of two trajectories' middles
@@ -122,7 +128,7 @@ def _pairs(rng: np.random.Generator, count: int, unseen: bool) -> list[tuple[str
         return [UNSEEN_PAIRS[i] for i in sorted(chosen)]
     names = list(COLORS)
     colors = [names[i] for i in sorted(rng.choice(len(names), count, replace=False))]
-    allowed = [[s for s in SHAPES if (c, s) not in UNSEEN_PAIRS] for c in colors]
+    allowed = [[s for s in SHAPES if (c, s) in SEEN_PAIRS] for c in colors]
     return [(c, str(rng.choice(a))) for c, a in zip(colors, allowed, strict=True)]
 
 

@@ -186,10 +186,14 @@ class LabelNumbers:
 
 
 def _number(label: str) -> float:
+    """Raises ValueError for NaN too, which would count as padding, and infinity."""
     try:
-        return float(label)
+        number = float(label)
     except ValueError:
-        raise ValueError(f"the label {label!r} is no number") from None
+        number = np.nan
+    if not np.isfinite(number):
+        raise ValueError(f"the label {label!r} is no finite number")
+    return number
 
 
 class Boxes(Targets):

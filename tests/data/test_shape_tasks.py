@@ -10,6 +10,7 @@ from mplug2_jax.cli.main import main
 from mplug2_jax.data import shape_tasks, shapes
 from mplug2_jax.data.opening import DataConfig, open_examples, open_text_examples
 from mplug2_jax.data.records import Records
+from mplug2_jax.data.video import read_media
 from mplug2_jax.evaluation.vqa import soft_accuracy
 
 SIZE = 96
@@ -71,6 +72,25 @@ def test_statements_follow_from_the_caption_or_do_not(motion):
         assert count == pytest.approx(words[False][word], rel=0.35)
 
 
+def test_one_of_two_images_shows_what_is_said():
+    """Each side, and each image, is right as often as the other."""
+    sides = Counter()
+    made = scenes(400)
+    for index in range(0, 400, 2):
+        pair = dict(zip(("left", "right"), made[index:], strict=False))
+        if shape_tasks.things(pair["left"]) == shape_tasks.things(pair["right"]):
+            continue
+        rng = np.random.default_rng(index)
+        yes, no = shape_tasks.sides(pair["left"], pair["right"], rng)
+        for said, true in ((yes, True), (no, False)):
+            assert said.label == ("entailment" if true else "not_entailment")
+            color, shape, *where, side, image = said.text.split()
+            assert [*where, image] == ["in", "the", "image"]
+            assert ((color, shape) in shape_tasks.things(pair[side])) == true
+        sides[yes.text.split()[-2]] += 1
+    assert min(sides.values()) > 80
+
+
 def test_ten_people_answer_and_most_are_right():
     kinds, wrong = Counter(), 0
     for index, scene in enumerate(scenes(40)):
@@ -93,7 +113,15 @@ def test_ten_people_answer_and_most_are_right():
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    for name in ("boxes", "votes", "motion", "pairs", "entailment"):
+    for name in (
+        "boxes",
+        "votes",
+        "motion",
+        "things",
+        "pairs",
+        "couples",
+        "entailment",
+    ):
         asked = ["--data-dir", str(folder), "--counts", "train=4"]
         assert main(["prepare", f"shapes_{name}", *asked]) == 0
     return folder / "mplug2_data"
@@ -125,6 +153,28 @@ def test_prepared_sets_keep_what_was_annotated(prepared):
     for index, example in enumerate(motions):
         scene = shapes.make_scene(shapes.scene_rng("train motion", 0, index))
         assert [its.label for its in example.labels] == list(scene.objects[0].motion)
+
+
+def test_prepared_stills_show_what_their_labels_say(prepared):
+    things = records(prepared, "things")
+    assert isinstance(things, Records) and len(things.classes) == 20
+    for index, example in enumerate(things):
+        scene = shapes.make_scene(shapes.scene_rng("train thing", 0, index))
+        (label,) = example.labels
+        assert label.label in things.classes
+        assert tuple(label.label.split()) in shape_tasks.things(scene)
+    for index, example in enumerate(records(prepared, "couples")):
+        scenes = [
+            shapes.make_scene(shapes.scene_rng(f"train {name}", 0, index))
+            for name in ("left", "right 0")
+        ]
+        said = shape_tasks.sides(*scenes, np.random.default_rng(index))
+        assert example.labels == said
+        pictures = [read_media(f, 1, 48) for f in (example.media, *example.others)]
+        for picture, scene in zip(pictures, scenes, strict=True):
+            np.testing.assert_array_equal(
+                picture.frames[0], shapes.render(scene, 1, 48)[0]
+            )
 
 
 def test_prepared_texts_have_labels(prepared):

@@ -13,7 +13,7 @@ from mplug2_jax.data.examples import QA, Example, Label
 from mplug2_jax.data.faults import TooManyFaultsError
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.pipeline import training_batches
-from mplug2_jax.data.targets import targets_of
+from mplug2_jax.data.targets import LabelNumbers, targets_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
 
 WORDS = ["describe", "it", ".", "who", "runs", "a", "man", "dog", "yes", "no"]
@@ -143,3 +143,12 @@ def test_as_many_images_as_the_model_reads_together(
         first(media)
     if task != "captioning":
         assert first(count).frames.shape[:2] == (1, count)
+
+
+@pytest.mark.parametrize("label", ["nan", "inf", "a lot"])
+def test_regression_takes_finite_numbers_alone(label):
+    """NaN is padding there, and infinity ends learning."""
+    number = LabelNumbers((), regression=True)
+    np.testing.assert_array_equal(number(["2.5", None]), [2.5, np.nan])
+    with pytest.raises(ValueError, match=f"'{label}' is no finite number"):
+        number([label])

@@ -19,7 +19,7 @@ from mplug2_jax.training.step import abstract_state
 NAMES = sorted(path.stem for path in Path("configs").glob("*.py"))
 CLASSES = {"kinetics700": 700, "ssv2": 174, "imagenet": 1000, "cifar100": 100}
 CLASSES |= {"glue_mnli": 3, "glue_sst2": 2, "glue_stsb": 1, "snli_ve": 3, "nlvr2": 2}
-CLASSES |= {"motion_shapes": 4}
+CLASSES |= {"motion_shapes": 4, "things_shapes": 20}
 ONE = {"num_layers": 1}
 STILLS = ("refcoco", "coco_caption", "flickr30k_retrieval", "snli_ve", "imagenet")
 

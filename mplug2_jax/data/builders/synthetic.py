@@ -1,13 +1,15 @@
 """The synthetic world of `data/shapes.py`: clips, still images and texts made here.
 
 Beside what pretraining reads there is a set for each kind of task: boxes of phrases,
-directions as classes, entailment over captions and over clips, questions with votes.
+directions and things as classes, entailment over captions and over clips, statements
+about two images, questions with votes.
 
 The numbers of examples are the expected counts themselves.
 """
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -22,6 +24,7 @@ from mplug2_jax.data.files import StoredFile
 FRAMES, SIZE = 9, 48  # odd: the middle frame is the middle of the motion
 ANNOTATIONS = ("captions", "questions", "labels", "regions")
 MOTIONS = tuple(shapes.DIRECTIONS)
+THINGS = tuple(map(" ".join, shapes.SEEN_PAIRS))
 FOLLOWS = (shape_tasks.ENTAILED, shape_tasks.NOT_ENTAILED)
 
 
@@ -65,10 +68,14 @@ def _images(split: str, indices: range) -> Iterator[Example]:
 
 
 def _still(scene: shapes.Scene, split: str, index: int, **annotated) -> Example:
+    name = f"{split}/{index:06d}"
+    return Example(name, _picture(scene, name), **annotated)
+
+
+def _picture(scene: shapes.Scene, name: str) -> StoredFile:
     buffer = io.BytesIO()
     Image.fromarray(shapes.render(scene, 1, SIZE)[0]).save(buffer, "PNG")
-    name = f"{split}/{index:06d}"
-    return Example(name, StoredFile(f"{name}.png", buffer.getvalue()), **annotated)
+    return StoredFile(f"{name}.png", buffer.getvalue())
 
 
 def _clip(scene: shapes.Scene, split: str, index: int, **annotated) -> Example:
@@ -97,6 +104,37 @@ def _motions(split: str, indices: range) -> Iterator[Example]:
         thing = scene.objects[0]
         scene = dataclasses.replace(scene, objects=(thing,))
         yield _clip(scene, split, index, labels=(Label(thing.motion[0]),))
+
+
+def _things(split: str, indices: range) -> Iterator[Example]:
+    """Stills of one object, whose class is its colour and shape."""
+    for index in indices:
+        scene = _scene(split, "thing", index)
+        thing = scene.objects[index % len(scene.objects)]
+        scene = dataclasses.replace(scene, objects=(thing,))
+        label = Label(f"{thing.color} {thing.shape}")
+        yield _still(scene, split, index, labels=(label,))
+
+
+def _couples(split: str, indices: range) -> Iterator[Example]:
+    """Two stills, and statements about which of them shows an object."""
+    for index in indices:
+        scenes = _different(split, index)
+        said = shape_tasks.sides(*scenes, np.random.default_rng(index))
+        name = f"{split}/{index:06d}"
+        left, right = (
+            _picture(scene, f"{name} {side}")
+            for scene, side in zip(scenes, shape_tasks.SIDES, strict=True)
+        )
+        yield Example(name, left, labels=said, others=(right,))
+
+
+def _different(split: str, index: int) -> tuple[shapes.Scene, shapes.Scene]:
+    """Two scenes that do not show the same things."""
+    left = _scene(split, "left", index)
+    rights = (_scene(split, f"right {n}", index) for n in itertools.count())
+    shown = shape_tasks.things(left)
+    return left, next(s for s in rights if shape_tasks.things(s) != shown)
 
 
 def _pairs(split: str, indices: range) -> Iterator[Example]:
@@ -143,7 +181,11 @@ DATASETS = (
     _dataset("shapes_boxes", "image", _boxes, REGIONS, train=6000, test=300),
     _dataset("shapes_votes", "image", _voted, QUESTIONS, train=6000, test=300),
     _dataset("shapes_motion", "video", _motions, LABELS, MOTIONS, train=3000, test=300),
+    _dataset("shapes_things", "image", _things, LABELS, THINGS, train=3000, test=300),
     _dataset("shapes_pairs", "video", _pairs, LABELS, FOLLOWS, train=6000, test=300),
+    _dataset(
+        "shapes_couples", "image", _couples, LABELS, FOLLOWS, train=6000, test=300
+    ),
     _dataset(
         "shapes_entailment",
         "labelled_text",
