@@ -8,6 +8,7 @@
 #       launch/gke.sh gpu --config ... --workdir /shared/run
 #
 # Training starts in MOUNT, where data/ is; the image's recipes are in /mplug2/configs.
+# A JobSet of this name that has ended is deleted first; one that runs is left alone.
 # --dry-run as the first argument prints the manifest and the command instead.
 #
 # Variables (launch/README.md): NAME IMAGE CLAIM MOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
@@ -61,9 +62,16 @@ chosen = "\n".join(line for line in chosen.splitlines() if not line.startswith("
 print(re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], chosen))
 PYTHON
 )
+# Applied again, a set that has ended would stay so.
+state=(kubectl get jobset "$NAME" --ignore-not-found
+  "--output=jsonpath={.status.terminalState}")
+delete=(kubectl delete jobset "$NAME" --cascade=foreground)
 if [[ -n "$DRY_RUN" ]]; then
   echo "$manifest"
+  echo "# if '${state[*]}' prints how a former set ended: ${delete[*]}"
   echo "# applied by: kubectl apply -f -"
 else
+  ended=$("${state[@]}")
+  if [[ -n "$ended" ]]; then "${delete[@]}"; fi
   kubectl apply -f - <<<"$manifest"
 fi

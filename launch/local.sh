@@ -27,6 +27,10 @@ if [[ "$PROCESSES" == 1 ]]; then
   exit
 fi
 
+if [[ -z "$DRY_RUN" ]] && (: <> "/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then
+  fail "port $PORT is in use; end what listens there, or set PORT to another."
+fi
+
 # Processes in the background do not hear Ctrl-C: all get SIGTERM instead.
 pids=()
 trap 'kill -TERM ${pids[@]+"${pids[@]}"} 2>/dev/null || true' INT TERM

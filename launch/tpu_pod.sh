@@ -14,7 +14,8 @@
 # on if this connection breaks, and `run` or `all` take up the log again. `all` creates,
 # installs and runs; if training stops before the end or the slice is lost, it starts
 # over, and training resumes from WORKDIR; at the end it deletes the slice. The status is
-# training's: 75 if it stopped before the end, 70 where Python's is 1.
+# training's: 75 if it stopped before the end, 70 where Python's is 1; or 69 if it could
+# not be started, 2 if gcloud refuses what the variables ask for.
 # --dry-run as the first argument prints the commands instead.
 #
 # Variables (launch/README.md): TPU_NAME ZONE ACCELERATOR RUNTIME PROJECT SPOT
@@ -47,6 +48,9 @@ if [[ -n "${PROJECT:-}" ]]; then where+=("--project=$PROJECT"); fi
 
 STOPPED=75 # training ended well, but before its last step
 FAILED=70  # instead of 1 and 255, with which gcloud itself fails
+UNSTARTED=69
+# What gcloud says, by name or by number, if asking again would not help.
+REFUSED='INVALID_ARGUMENT|NOT_FOUND|PERMISSION_DENIED|"code": [357],'
 # On a worker: who trains or installs holds this lock as long as it lives.
 ALONE="exec 9> mplug2.lock && { flock -w $PAUSE 9 ||\
  { echo 'a training is under way on this worker; see tpu_pod.sh log' >&2; exit 1; }; }"
@@ -58,6 +62,19 @@ create() {
   local options=("--accelerator-type=$ACCELERATOR" "--version=$RUNTIME")
   if [[ -n "${SPOT:-}" ]]; then options+=(--spot); fi
   tpu create "${options[@]}"
+}
+
+stop_if_refused() {
+  if [[ "$1" =~ $REFUSED ]]; then fail "gcloud refuses, and would again: $1"; fi
+}
+
+# Creates the slice, or ends here if there can be none.
+obtain() {
+  local said status=0
+  { said=$(create 2>&1 >&3) || status=$?; } 3>&1
+  if [[ $status -ne 0 ]]; then stop_if_refused "$said"; fi
+  if [[ -n "$said" ]]; then echo "$said" >&2; fi
+  return "$status"
 }
 
 # The images have Python 3.10 and maybe no venv: uv brings a Python that is new enough.
@@ -107,6 +124,7 @@ ready() {
   [[ -z "$DRY_RUN" ]] || return 1
   until answer=$(tpu describe '--format=value(state)' 2>&1); do
     if [[ "$answer" == *NOT_FOUND* ]]; then return 1; fi
+    stop_if_refused "$answer"
     echo "tpu_pod.sh: no answer about the slice, asking again: $answer" >&2
     sleep "$PAUSE"
   done
@@ -124,9 +142,19 @@ follow() {
   done
 }
 
-once() {
-  { ready || create; } && { busy || { install && start "$@"; }; } && follow
+# Of connections to many workers one may fail, so it is tried again.
+begin() {
+  local try
+  for try in 1 2 3; do
+    if busy || { install && start "$@"; }; then return; fi
+    ready || break
+    echo "tpu_pod.sh: installing or starting failed (try $try of 3)." >&2
+    sleep "$PAUSE"
+  done
+  return "$UNSTARTED"
 }
+
+once() { { ready || obtain; } && begin "$@" && follow; }
 
 all() {
   local restarts=${RESTARTS:-100} attempt status
@@ -135,10 +163,13 @@ all() {
     once "$@" || status=$?
     if [[ $status -eq 0 ]]; then break; fi
     if ! ready; then
-      echo "tpu_pod.sh: the slice is lost (attempt $attempt); starting over." >&2
+      echo "tpu_pod.sh: there is no slice (attempt $attempt); starting over." >&2
       tpu delete --quiet || true
     elif [[ $status -eq $STOPPED ]]; then
       echo "tpu_pod.sh: stopped before the end (attempt $attempt); going on." >&2
+    elif [[ $status -eq $UNSTARTED ]]; then
+      echo "tpu_pod.sh: training could not be started; the slice is kept." >&2
+      return "$status"
     else
       echo "tpu_pod.sh: training failed with status $status; the slice is kept." >&2
       return "$status"

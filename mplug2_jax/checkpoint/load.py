@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -54,6 +55,8 @@ class Metadata:
       task: what was trained, a key of `tasks.TASKS`; empty where nobody knows.
       decoding: fields of `decoding.settings.Decoding`, as in the run's validation.
       rerank: how many of each query's best retrieval orders by matching, as there.
+      temperatures: least and greatest at which features were compared; the learned
+        parameter may lie outside.
     """
 
     config: MPlug2Config
@@ -64,6 +67,7 @@ class Metadata:
     task: str = ""
     decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rerank: int = 16
+    temperatures: tuple[float, float] = (0.001, 0.5)
 
     def to_json(self) -> str:
         values = {
@@ -76,6 +80,7 @@ class Metadata:
             "task": self.task,
             "decoding": dict(self.decoding),
             "rerank": self.rerank,
+            "temperatures": list(self.temperatures),
         }
         return json.dumps(values, indent=1)
 
@@ -174,6 +179,7 @@ def _metadata(path: Path, values: Mapping[str, Any]) -> Metadata:
         values.get("task", ""),
         values.get("decoding", {}),
         values.get("rerank", Metadata.rerank),
+        tuple(values.get("temperatures", Metadata.temperatures)),
     )
 
 
@@ -302,13 +308,13 @@ def _restore(directory: Path, target: Tree, restore_args: Any) -> Tree:
     arguments = ocp.args.PyTreeRestore(
         target, restore_args=restore_args, partial_restore=True
     )
-    with _named_damage(directory), _reader() as checkpointer:
+    with named_damage(_trees(directory)), _reader() as checkpointer:
         return checkpointer.restore(_trees(directory), arguments)
 
 
 def _stored(directory: Path) -> Tree:
     """Shapes of all stored trees: {"params": ..., maybe "teacher": ...}."""
-    with _named_damage(directory), _reader() as checkpointer:
+    with named_damage(_trees(directory)), _reader() as checkpointer:
         return checkpointer.metadata(_trees(directory)).item_metadata.tree
 
 
@@ -325,14 +331,22 @@ def _trees(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _named_damage(directory: Path) -> Iterator[None]:
+def named_damage(
+    place: Path, advice: str = "write the checkpoint again"
+) -> Iterator[None]:
+    """Says in one sentence that what is read here, at `place`, cannot be.
+
+    Raises:
+      ValueError: reading failed, unless the devices or other processes did.
+    """
     try:
         yield
+    except jax.errors.JaxRuntimeError:
+        raise
     except Exception as error:
-        reason = str(error).partition("\n")[0].partition(". See full")[0]
+        reason = re.split(r"\n|\. See full| \[tensorstore_spec", str(error))[0]
         raise ValueError(
-            f"{_trees(directory)} is damaged or incomplete ({reason[:200]}); write "
-            "the checkpoint again."
+            f"{place} is damaged or incomplete ({reason[:200]}); {advice}."
         ) from error
 
 

@@ -19,10 +19,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mplug2_jax import __version__
-from mplug2_jax.checkpoint.load import FORMAT_VERSION
+from mplug2_jax.checkpoint.load import FORMAT_VERSION, named_damage
 
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SCORE = "score"
+GO_ON = "remove it, and the run goes on from the state before it, or begins anew"
 
 
 @dataclasses.dataclass
@@ -102,20 +103,28 @@ class StateManager:
         """The newest state, laid out like `abstract` (shapes, types, shardings).
 
         Raises:
-          ValueError: it is of another layout, or its arrays have other shapes.
+          ValueError: it is damaged, of another layout, or its arrays have other shapes.
         """
         step = self.latest
-        about = self._restore(step, about=ocp.args.JsonRestore())["about"]
-        if about["layout"] > FORMAT_VERSION:
+        place = Path(self._manager.directory / str(step))
+        with named_damage(place, GO_ON):
+            about = self._restore(step, about=ocp.args.JsonRestore())["about"]
+            layout = about["layout"]
+        if layout > FORMAT_VERSION:
             raise ValueError(
-                f"{self._manager.directory / str(step)} has parameter layout "
-                f"{about['layout']}, this program reads up to {FORMAT_VERSION}; update "
-                "it."
+                f"{place} has parameter layout {layout}, this program reads up to "
+                f"{FORMAT_VERSION}; update it."
             )
-        self._check_shapes(step, abstract)
+        with named_damage(place, GO_ON):
+            progress = Progress(**about["progress"])
+            stored = self._manager.item_metadata(step)["state"]  # type: ignore[arg-type]
+            if stored is None:
+                raise FileNotFoundError("the shapes of its arrays are missing")
+        _check_shapes(place, _shapes(stored.tree), _shapes(abstract))
         target = jax.tree.map(_placed, abstract)
-        state = self._restore(step, state=ocp.args.StandardRestore(target))["state"]
-        return state, Progress(**about["progress"])
+        with named_damage(place, GO_ON):
+            state = self._restore(step, state=ocp.args.StandardRestore(target))["state"]
+        return state, progress
 
     def close(self) -> None:
         """Waits until everything is written."""
@@ -124,18 +133,6 @@ class StateManager:
 
     def _restore(self, step: int | None, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
-
-    def _check_shapes(self, step: int | None, abstract: Any) -> None:
-        """Orbax would cut or pad arrays of another shape without a word."""
-        stored = self._manager.item_metadata(step)["state"]  # type: ignore[arg-type]
-        found, wanted = _shapes(getattr(stored, "tree", stored)), _shapes(abstract)
-        for path in sorted(found.keys() | wanted.keys()):
-            if found.get(path) != wanted.get(path):
-                raise ValueError(
-                    f"{self._manager.directory / str(step)}: {path} is stored with "
-                    f"shape {found.get(path)}, this run has {wanted.get(path)}; choose "
-                    "another --workdir, or the configuration it was made with."
-                )
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -147,6 +144,17 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics[SCORE]
+
+
+def _check_shapes(place: Path, found: Mapping, wanted: Mapping) -> None:
+    """Orbax would cut or pad arrays of another shape without a word."""
+    for path in sorted(found.keys() | wanted.keys()):
+        if found.get(path) != wanted.get(path):
+            raise ValueError(
+                f"{place}: {path} is stored with shape {found.get(path)}, this run has "
+                f"{wanted.get(path)}; choose another --workdir, or the configuration "
+                "it was made with."
+            )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -2,15 +2,19 @@
 
 import contextlib
 import errno
+import glob
 import os
+import platform
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mplug2_jax.data.files import local_path
 
 CONFIG = "config.json"  # what every checkpoint folder has
+ABANDONED = 24 * 3600  # seconds without a change
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SYSTEM_REASON = re.compile("|".join(os.strerror(code) for code in sorted(_FULL)))
 
@@ -28,7 +32,8 @@ class WriteError(OSError):
 def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
     """A sibling path to write to; it becomes `target` when the block ends well.
 
-    After an error nothing is left but what was there before.
+    After an error nothing is left but what was there before; what a killed process
+    leaves goes when `target` is next written.
 
     Raises:
       ValueError: `target` exists and `overwrite` is False, or it is a folder that is
@@ -47,8 +52,10 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         )
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    mine = f".{target.name}.{platform.node()}.{os.getpid()}.partial"
+    partial = target.with_name(mine)
     _remove(partial)
+    _remove_abandoned(target)
     try:
         yield partial
         _put(partial, target)
@@ -63,6 +70,33 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         _remove(partial)
         if not target.exists():
             _remove_empty(made)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes what killed processes have left beside `target`.
+
+    Another machine's processes cannot be asked after; what they write changes.
+    """
+    here = re.escape(f".{target.name}.{platform.node()}.") + r"(\d+)\.partial"
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        with contextlib.suppress(OSError):  # somebody else's, or it is gone already
+            writer = re.fullmatch(here, path.name)
+            ended = writer is not None and not _runs(int(writer[1]))
+            if ended or time.time() - _changed(path) > ABANDONED:
+                _remove(path)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _changed(path: Path) -> float:
+    """When a file, or anything in a folder, last changed."""
+    return max(its.lstat().st_mtime for its in (path, *path.rglob("*")))
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -6,12 +6,15 @@ one process per GPU. On TPU VMs and GKE's TPU nodes: automatic. Otherwise one pr
 """
 
 import atexit
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
 import itertools
 import os
+import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -27,6 +30,7 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"
 # What the networks' errors have in common when another process is gone.
 _GONE = ("gloo", "nccl", "connection", "peer", "unavailable", "heartbeat")
 FAILED = 2
+_LATER = 60  # seconds, so much longer JAX would wait for the others
 PATIENCE = 24 * 3600  # seconds; that a process is gone is noticed much earlier
 _MEETINGS = itertools.count()
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
@@ -63,27 +67,13 @@ def initialize(environ: Mapping[str, str] = os.environ) -> Cluster:
 
     Raises:
       ValueError: the variables are incomplete or make no sense.
-      ConnectionError: the others were not there in time.
+      ConnectionError: the others were not there in time, or process 0 cannot listen.
     """
     cluster = detect(environ)
     heartbeat, join = (_limit(environ, name) for name in (HEARTBEAT, JOIN))
     if cluster.kind == "single" or jax.distributed.is_initialized():
         return cluster
-    try:
-        jax.distributed.initialize(
-            cluster.coordinator,
-            *((cluster.count, cluster.index) if cluster.kind == "by hand" else ()),
-            cluster_detection_method=_method(cluster),
-            initialization_timeout=join,
-            heartbeat_timeout_seconds=heartbeat,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConnectionError(
-            f"Process {cluster.index} of {cluster.count} did not meet the others at "
-            f"{cluster.coordinator or 'the coordinator'} within {join} s ({reason}); "
-            f"start all of them, or give them longer by {JOIN}."
-        ) from error
+    _join(cluster, join, heartbeat)
     index, count = jax.process_index(), jax.process_count()
     print(
         f"process {index} of {count} ({cluster.kind}): {jax.local_device_count()} of "
@@ -139,6 +129,56 @@ def ending_together() -> Iterator[None]:
         ) from error
 
 
+def _join(cluster: Cluster, limit: int, heartbeat: int) -> None:
+    """Joins in a thread, as JAX hears no signal meanwhile and aborts at its limit.
+
+    Raises:
+      ConnectionError: as `initialize`.
+    """
+    if cluster.coordinator and cluster.index == 0:
+        _check_port(cluster.coordinator)
+    joined = concurrent.futures.Future()
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                cluster.coordinator,
+                *((cluster.count, cluster.index) if cluster.kind == "by hand" else ()),
+                cluster_detection_method=_method(cluster),
+                initialization_timeout=limit + _LATER,
+                heartbeat_timeout_seconds=heartbeat,
+            )
+        except Exception as error:
+            joined.set_exception(error)
+        else:
+            joined.set_result(None)
+
+    threading.Thread(target=join, daemon=True).start()
+    try:
+        joined.result(limit)
+    except TimeoutError:
+        atexit.register(_leave)
+        place = "" if cluster.index is None else f" {cluster.index} of {cluster.count}"
+        raise ConnectionError(
+            f"Process{place} did not meet the others at "
+            f"{cluster.coordinator or 'the coordinator'} within {limit} s; start all "
+            f"of them, or give them longer by {JOIN}."
+        ) from None
+
+
+def _check_port(coordinator: str) -> None:
+    """Process 0 of JAX crashes where it cannot listen, or shares another run's port."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ConnectionError(
+            f"Process 0 cannot listen on port {port} ({reason}); end what uses it, or "
+            f"give all processes another in {BY_HAND[0]}."
+        ) from error
+
+
 def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
@@ -159,7 +199,7 @@ def _by_hand(environ: Mapping[str, str]) -> Cluster:
         )
     coordinator = environ[BY_HAND[0]]
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(
             f"{BY_HAND[0]} is {coordinator!r}; expected HOST:PORT of process 0."
         )

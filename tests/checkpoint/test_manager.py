@@ -1,6 +1,7 @@
 """States of a run: kept, found again whole, and laid out for any mesh."""
 
 import itertools
+import shutil
 
 import flax.struct
 import jax
@@ -85,3 +86,36 @@ def test_a_state_of_another_shape_is_named(tmp_path):
     with pytest.raises(ValueError, match="teacher/bias .* this run has None"):
         manager.restore(without)
     manager.close()
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "states"
+    manager = StateManager(folder, keep=1)
+    manager.save(3, filled(on_mesh((1, 1, 1))), Progress())
+    manager.close()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        ("about", "about"),
+        ("state/manifest.ocdbt", "NOT_FOUND"),
+        ("state/_METADATA", "the shapes of its arrays"),
+    ],
+)
+def test_a_damaged_state_is_named(states, tmp_path, lost, reason):
+    folder = tmp_path / "states"
+    shutil.copytree(states, folder)
+    (folder / "3" / lost).rename(tmp_path / "lost")
+    manager = StateManager(folder, keep=1)
+    with pytest.raises(ValueError) as found:
+        manager.restore(abstract(on_mesh((1, 1, 1))))
+    manager.close()
+    said = str(found.value)
+    assert said.startswith(f"{folder / '3'} is damaged or incomplete (")
+    assert reason in said and "tensorstore" not in said
+    assert said.endswith(
+        "; remove it, and the run goes on from the state before it, or begins anew."
+    )

@@ -13,7 +13,9 @@ LAUNCH = ROOT / "launch"
 
 # Two workers are two folders; a command on a worker runs in its folder. If there is a
 # file `fate` when the log is read, the connection breaks and the slice's state is what
-# the file says. As many of the next questions get no answer as `hiccups` has lines.
+# the file says; `silence` becomes `hiccups`. As many of the next questions get no
+# answer as `hiccups` has lines, as many copies fail as `breaks` has, and nothing is
+# created if there is a `refusal`.
 GCLOUD = r"""#!/usr/bin/env bash
 echo "gcloud $*" >> "$FAKE/calls"
 action=$4
@@ -25,17 +27,21 @@ for argument in "$@"; do
   esac
 done
 case "$action" in
-  create) mkdir -p "$FAKE/w0" "$FAKE/w1"; echo READY > "$FAKE/state" ;;
+  create)
+    if [[ -e "$FAKE/refusal" ]]; then cat "$FAKE/refusal" >&2; exit 1; fi
+    mkdir -p "$FAKE/w0" "$FAKE/w1"; echo READY > "$FAKE/state" ;;
   delete) rm -rf "$FAKE/w0" "$FAKE/w1" "$FAKE/state" ;;
   describe)
     if [[ -s "$FAKE/hiccups" ]]; then
+      echo "ERROR: (gcloud) $(head -n 1 "$FAKE/hiccups")" >&2
       sed -i 1d "$FAKE/hiccups"
-      echo "ERROR: (gcloud) There was a problem with the network." >&2
       exit 1
     fi
     [[ -e "$FAKE/state" ]] || { echo "ERROR: (gcloud) NOT_FOUND: no $5" >&2; exit 1; }
     cat "$FAKE/state" ;;
-  scp) for w in 0 1; do cp "$5" "$FAKE/w$w/mplug2.tar.gz"; done ;;
+  scp)
+    if [[ -s "$FAKE/breaks" ]]; then sed -i 1d "$FAKE/breaks"; exit 255; fi
+    for w in 0 1; do cp "$5" "$FAKE/w$w/mplug2.tar.gz"; done ;;
   ssh)
     if [[ "$command" == *tail* && -e "$FAKE/fate" ]]; then
       # What ran on a lost slice has ended.
@@ -44,6 +50,7 @@ case "$action" in
         sleep 0.1
       done
       mv "$FAKE/fate" "$FAKE/state"
+      [[ ! -e "$FAKE/silence" ]] || mv "$FAKE/silence" "$FAKE/hiccups"
       exit 255
     fi
     export MPLUG2_PROCESSES=2 MPLUG2_COORDINATOR=127.0.0.1:$PORT

@@ -189,6 +189,10 @@ def test_manifest_fits_together(manifest):
     # Where data/ of the volume is what a configuration calls data/.
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert container["workingDir"] == mounts["shared"] == "/shared"
+    # The runtime's own has 64 MB, too little for workers that decode.
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounts["memory"] == "/dev/shm"
+    assert volumes["memory"]["emptyDir"] == {"medium": "Memory"}
     if kind == "gpu":
         assert variables["MPLUG2_COORDINATOR"] == f"{host}.{name}:8476"
         assert variables["MPLUG2_PROCESSES"] == "4"
@@ -198,11 +202,24 @@ def test_manifest_fits_together(manifest):
         assert container["resources"]["limits"] == {"google.com/tpu": "4"}
 
 
-def test_manifest_is_applied(launch, environment, tmp_path):
+@pytest.mark.parametrize("state", ["", "Completed", "Failed"])
+def test_a_set_that_has_ended_is_deleted_first(launch, stub, fake, state):
+    answer = f'if [[ $1 == get ]]; then printf "{state}"; else cat; fi\n'
+    stub("kubectl", f'echo "$*" >> "$FAKE/calls"\n{answer}')
     done = launch("gke.sh", "tpu", *TRAIN, **VARIABLES, **KINDS["tpu"])
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "fake" / "calls").read_text() == "kubectl apply -f -\n"
+    get, *delete, apply = (fake / "calls").read_text().splitlines()
+    assert get.startswith("get jobset run-1 --ignore-not-found ")
+    assert delete == ["delete jobset run-1 --cascade=foreground"] * bool(state)
+    assert apply == "apply -f -"
     assert yaml.safe_load(done.stdout)["kind"] == "JobSet"
+
+
+def test_nothing_is_applied_where_the_cluster_does_not_answer(launch, stub, fake):
+    stub("kubectl", 'echo "$1" >> "$FAKE/calls"\nexit 1\n')
+    done = launch("gke.sh", "tpu", *TRAIN, **VARIABLES, **KINDS["tpu"])
+    assert done.returncode == 1
+    assert (fake / "calls").read_text() == "get\n"
 
 
 @pytest.mark.parametrize("workdir", ["/tmp/run", "/shared", "/shared2/run", "run"])

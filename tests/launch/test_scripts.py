@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_local_processes_meet(launch, environment, tmp_path):
     assert all(m["indices"] == [0, 1] for m in found)
     assert found[0]["arguments"] == list(arguments)
     assert "process 1 of 2 (by hand): 3 of 6 devices" in done.stderr
+
+
+def test_local_processes_need_a_free_port(launch, stub, fake):
+    never = stub("never", 'touch "$FAKE/started"\n')
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        its = {"PROCESSES": "2", "PORT": str(port), "PYTHON": never}
+        done = launch("local.sh", *TRAIN, **its)
+    assert done.returncode == 2
+    assert f"port {port} is in use" in done.stderr
+    assert not (fake / "started").exists()
 
 
 def test_local_processes_fail_together(launch, stub):

@@ -135,15 +135,59 @@ def test_goes_on_after_a_stop_before_the_end(launch, stub, fake, calls, train, l
     assert launch("tpu_pod.sh", "run", *train, **POD).returncode == 75
 
 
+@pytest.mark.parametrize("broken", [2, 3])
+def test_an_installation_that_fails_is_tried_again(
+    launch, stub, fake, calls, train, broken
+):
+    stub("member", f'{MEMBER}mkdir -p "$workdir/final"\n')
+    (fake / "breaks").write_text("x\n" * broken)
+    done = launch("tpu_pod.sh", "all", *train, **POD)
+    assert calls("scp") == 3 and calls("create") == 1
+    assert "training failed" not in done.stderr
+    assert done.returncode == (0 if broken == 2 else 69), done.stderr
+    # Only a training that has ended is worth no slice any more.
+    assert (fake / "state").exists() == (broken == 3)
+
+
+NO_ZONE = "PERMISSION_DENIED: Permission denied on 'locations/zone'"
+NO_TYPE = "(gcloud) INVALID_ARGUMENT: there is no accelerator v5litepod-16"
+NO_IMAGE = '(gcloud) {\n  "code": 5,\n  "message": "there is no image"\n}'
+NO_ROOM = '(gcloud) {\n  "code": 8,\n  "message": "There is no more capacity"\n}'
+
+
+@pytest.mark.parametrize("refusal", [NO_TYPE, NO_IMAGE])
+def test_what_is_refused_is_not_asked_for_again(launch, fake, calls, train, refusal):
+    (fake / "refusal").write_text(f"ERROR: {refusal}\n")
+    done = launch("tpu_pod.sh", "all", *train, **POD)
+    assert done.returncode == 2
+    assert f"gcloud refuses, and would again: ERROR: {refusal}" in done.stderr
+    assert calls("create") == 1 and calls("delete") == 0
+
+
+def test_a_wrong_zone_is_not_asked_again(launch, fake, calls, train):
+    (fake / "hiccups").write_text(NO_ZONE)
+    done = launch("tpu_pod.sh", "all", *train, **POD)
+    assert done.returncode == 2
+    assert NO_ZONE in done.stderr and calls("describe") == 1
+
+
+def test_a_full_zone_is_asked_again(launch, fake, calls, train):
+    (fake / "refusal").write_text(f"ERROR: {NO_ROOM}\n")
+    done = launch("tpu_pod.sh", "all", *train, **POD, RESTARTS="2")
+    assert done.returncode == 1
+    assert calls("create") == 3
+    assert done.stderr.count("no more capacity") == 3
+
+
 def test_a_broken_connection_costs_no_slice(launch, stub, fake, calls, train):
     (fake / "fate").write_text("READY\n")
-    hiccups = 'printf "1\\n2\\n" > "$FAKE/hiccups"'
-    stub("member", f'{MEMBER}{hiccups}; sleep 1; mkdir -p "$workdir/final"\n')
+    (fake / "silence").write_text("no network\n" * 2)
+    stub("member", f'{MEMBER}sleep 1; mkdir -p "$workdir/final"\n')
     done = launch("tpu_pod.sh", "all", *train, **POD)
     assert done.returncode == 0, done.stderr
     assert calls("create") == calls("delete") == 1
     assert (fake / "starts0").read_text() == "tpu\n"
-    assert done.stderr.count("asking again: ERROR: (gcloud) There was a problem") == 2
+    assert done.stderr.count("asking again: ERROR: (gcloud) no network") == 2
 
 
 def test_a_living_training_is_left_alone(launch, environment, stub, fake, train):

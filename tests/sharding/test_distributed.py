@@ -78,6 +78,7 @@ def test_one_process_by_hand_needs_no_others():
     [
         ({"MPLUG2_PROCESSES": ""}, "MPLUG2_PROCESSES is not set"),
         ({"MPLUG2_COORDINATOR": "host"}, "expected HOST:PORT"),
+        ({"MPLUG2_COORDINATOR": "host:70000"}, "expected HOST:PORT"),
         ({"MPLUG2_PROCESS_INDEX": "4"}, "expected an index from 0"),
         ({"MPLUG2_PROCESS_INDEX": "-1"}, "expected a whole number"),
     ],
@@ -85,6 +86,34 @@ def test_one_process_by_hand_needs_no_others():
 def test_wrong_variables_are_named(changed, message):
     with pytest.raises(ValueError, match=message):
         detect(HAND | changed)
+
+
+def test_a_process_that_meets_nobody_says_so(tmp_path):
+    """Either of two without the other, and process 0 at a port that is taken."""
+    config = "from ml_collections import ConfigDict as get_config"
+    (tmp_path / "c.py").write_text(config)
+    command = [sys.executable, "-m", "mplug2_jax", "train", "--config", "c.py"]
+    command += ["--workdir", "never"]
+    shared = os.environ | {"JAX_PLATFORMS": "cpu", "MPLUG2_JOIN_SECONDS": "1"}
+    pipes = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = f"127.0.0.1:{probe.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"127.0.0.1:{server.getsockname()[1]}"
+        members = (free, "2", "0"), (taken, "2", "1"), (taken, "2", "0")
+        started = [
+            subprocess.Popen(
+                command, env=shared | dict(zip(BY_HAND, its, strict=True)), **pipes
+            )
+            for its in members
+        ]
+        said = [process.communicate(timeout=STOP_SECONDS)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2, 2], said
+    for index, where in enumerate((free, taken)):
+        expected = f"Process {index} of 2 did not meet the others at {where} within 1 s"
+        assert expected in said[index]
+    assert "Process 0 cannot listen on port" in said[2]
 
 
 class Run:
