@@ -26,7 +26,7 @@ def get_config():
     config.optimizer.warmup_steps = 100
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.clip_norm = 1.0
-    config.steps = 500
+    config.steps = 1000
     config.log_every = 50
     config.save_every = 500
     return config

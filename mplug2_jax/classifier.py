@@ -96,6 +96,18 @@ class MediaClassifier(abc.ABC):
     def scores_encoded(self, encoded: Encoded) -> Float[np.ndarray, "B K"]:
         """Logarithms of the classes' probabilities; in regression the number."""
 
+    @property
+    def num_media(self) -> int:
+        """How many images it sees together."""
+        return 1
+
+    def _check(self, media: int) -> None:
+        if media != self.num_media:
+            raise ValueError(
+                f"A medium has {media} images; the model was trained on "
+                f"{self.num_media} together."
+            )
+
 
 class Classifier(MediaClassifier):
     """A predictor whose model was trained to classify media.
@@ -136,19 +148,18 @@ class Classifier(MediaClassifier):
         )
         return cls(predictor, views)
 
+    @property
+    def num_media(self) -> int:
+        return self.predictor.model.config.classifier.num_media
+
     def scores_encoded(self, encoded: Encoded) -> Float[np.ndarray, "B K"]:
         """Logarithms of the classes' probabilities; in regression the number.
 
         Raises:
           ValueError: the model reads another number of images together.
         """
+        self._check(encoded.media)
         its = self.predictor
-        wanted = its.model.config.classifier.num_media
-        if encoded.media != wanted:
-            raise ValueError(
-                f"A medium has {encoded.media} images; the model was trained on "
-                f"{wanted} together."
-            )
         out = media_scores(its.model, its.params, encoded.vision, views=encoded.views)
         return np.asarray(out)[: len(encoded.indices)]
 
@@ -192,9 +203,14 @@ class PromptClassifier(MediaClassifier):
     def encode(
         self, media: Sequence[Media], shapes: Shapes, first_number: int = 0
     ) -> list[Encoded]:
-        """Features of contrast, `B*V E`, in place of embeddings."""
+        """Features of contrast, `B*V E`, in place of embeddings.
+
+        Raises:
+          ValueError: a medium is several images.
+        """
         its, encoded = self.predictor, []
         for batch, frames, image, views in stacked(media, shapes.media):
+            self._check(frames.shape[1] // views if image else 1)
             frames = frames.reshape(len(frames) * views, -1, *frames.shape[2:])
             features, _ = retrieval.encode_media(
                 its.model, its.params, frames, is_video=not image

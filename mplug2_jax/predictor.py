@@ -49,6 +49,7 @@ from mplug2_jax.prediction import (
     ranked,
     texts_per_row,
 )
+from mplug2_jax.sharding.replicas import replicated
 from mplug2_jax.tasks import generation
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.generation import TaskName
@@ -73,6 +74,7 @@ class Predictor:
       batch_size: media, or questions, in one device call at most.
       trained_for: the training's task, a key of `tasks.TASKS`; empty: nobody knows.
       rerank: of retrieval: each query's best so many are ordered by matching.
+      temperatures: range in which contrast uses the learned one, as trained.
     """
 
     model: MPlug2
@@ -83,6 +85,7 @@ class Predictor:
     batch_size: int = 8
     trained_for: str = ""
     rerank: int = Metadata.rerank
+    temperatures: tuple[float, float] = Metadata.temperatures
 
     def __post_init__(self):
         """Rejects another vocabulary and lengths beyond the model's positions."""
@@ -111,6 +114,7 @@ class Predictor:
         decoding: Decoding | Mapping[str, Any] | None = None,
         num_frames: int | None = None,
         batch_size: int = 8,
+        devices: Sequence[Any] | None = None,
     ) -> Self:
         """Loads a checkpoint folder, or the best one of a training's work folder.
 
@@ -121,6 +125,8 @@ class Predictor:
           decoding: of texts; by default as in the run's validation, and a mapping names
             the fields that differ from that. A rule of None is the checkpoint's.
           num_frames: per video; by default as trained.
+          devices: of this process, which divide the rows of every batch: as many of
+            them as divide `batch_size`. By default the first alone.
 
         Raises:
           ValueError: no checkpoint, modules missing, or another vocabulary.
@@ -140,10 +146,12 @@ class Predictor:
         tokenizer = find_tokenizer(folder, stored, vocab)
         # Whatever does not fit is said before gigabytes are read.
         made_of = model, None, tokenizer, inputs, decoding, batch_size
-        predictor = cls(*made_of, stored.task, stored.rerank)
+        predictor = cls(*made_of, stored.task, stored.rerank, stored.temperatures)
         if task:
             predictor.require(task)
-        return predictor.replace_params(load_checkpoint(folder, modules)[0])
+        params, _ = load_checkpoint(folder, modules)
+        where = replicated(devices, batch_size)
+        return predictor.replace_params(jax.device_put(params, where))
 
     def replace_params(self, params: Any) -> Self:
         """The same model with other parameters; nothing is compiled again."""

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -28,9 +28,9 @@ from mplug2_jax.data.video import Media
 from mplug2_jax.index import Index
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Item, Predictor
+from mplug2_jax.sharding.replicas import replicated
 from mplug2_jax.tasks import retrieval
 from mplug2_jax.tasks.base import COMPOSITION
-from mplug2_jax.tasks.pretraining import ObjectivesConfig
 
 Encoding = tuple[np.ndarray, np.ndarray]  # one row's unit vector and states
 
@@ -83,12 +83,14 @@ class Retriever:
         num_frames: int | None = None,
         caption_length: int | None = None,
         batch_size: int = 8,
+        devices: Sequence[Any] | None = None,
     ) -> Self:
         """Loads what retrieval uses of a checkpoint, and nothing else.
 
         Args:
           matching: with the modules of the second stage.
-          vocab, num_frames, batch_size: as `Predictor.from_checkpoint` takes them.
+          vocab, num_frames, batch_size, devices: as `Predictor.from_checkpoint` takes
+            them.
           caption_length: tokens of a text, [CLS] included; by default as trained.
 
         Raises:
@@ -102,9 +104,17 @@ class Retriever:
         left_out = () if matching else retrieval.MATCHING
         used = [m for m in COMPOSITION["retrieval"].modules if m not in left_out]
         params, loaded = load_checkpoint(folder, used)
+        params = jax.device_put(params, replicated(devices, batch_size))
         model = MPlug2(loaded.config, loaded.modules)
         made_of = model, params, tokenizer, inputs
-        return cls(Predictor(*made_of, batch_size=batch_size, rerank=stored.rerank))
+        return cls(
+            Predictor(
+                *made_of,
+                batch_size=batch_size,
+                rerank=stored.rerank,
+                temperatures=stored.temperatures,
+            )
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -116,8 +126,8 @@ class Retriever:
     def temperature(self) -> float:
         """The learned divisor of similarities, within the bounds of training."""
         learned = float(self.predictor.params["contrastive"]["temperature"])
-        bounds = ObjectivesConfig()
-        return min(max(learned, bounds.min_temperature), bounds.max_temperature)
+        low, high = self.predictor.temperatures
+        return min(max(learned, low), high)
 
     def encode_media(self, items: Sequence[Item]) -> Encodings:
         """Encodes media of all kinds, as `Predictor.caption` takes them.

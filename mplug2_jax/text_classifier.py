@@ -115,6 +115,11 @@ class PairClassifier(_Classifier):
 
     task = "pairs"
 
+    @property
+    def num_media(self) -> int:
+        """How many images it sees together."""
+        return self.predictor.model.config.classifier.num_media
+
     def classify(
         self, media: Item | Sequence[Item], texts: Sequence[str], top_k: int = 1
     ) -> list[Prediction]:
@@ -141,7 +146,11 @@ class PairClassifier(_Classifier):
         Raises:
           ValueError: a text is empty, or the model reads another number of images.
         """
-        self._check(encoded.media)
+        if encoded.media != self.num_media:
+            raise ValueError(
+                f"The texts are about {encoded.media} media together; the model was "
+                f"trained on {self.num_media}."
+            )
         return ask_in_groups(
             list(map(len, texts)),
             shapes,
@@ -155,14 +164,6 @@ class PairClassifier(_Classifier):
         rows = np.array([group[0][0] for group in groups])
         shared = its.params, encoded.vision, rows, self._tokens(pairs)
         return list(np.asarray(pair_scores(its.model, *shared, media=encoded.media)))
-
-    def _check(self, media: int) -> None:
-        wanted = self.predictor.model.config.classifier.num_media
-        if media != wanted:
-            raise ValueError(
-                f"The texts are about {media} media together; the model was trained "
-                f"on {wanted}."
-            )
 
     def _medium(self, item: Item | Sequence[Item]) -> Media:
         items: list[Any] = list(item) if isinstance(item, list | tuple) else [item]

@@ -186,3 +186,7 @@ def test_prompts_that_cannot_be_compared_are_named(retriever):
     for names in (["a"], ["a", "a"]):
         with pytest.raises(ValueError, match="1 different ones; name two or more"):
             PromptClassifier(retriever, names)
+    two = Media(np.stack([small.clip(0)[0]] * 2), image=True)
+    its = PromptClassifier(retriever, ["w1", "w91"])
+    with pytest.raises(ValueError, match="has 2 images; the model was trained on 1"):
+        its.classify_media([two], its.shapes([0]))

@@ -14,7 +14,7 @@ from mplug2_jax.data.templates import KINDS, instruct
 from mplug2_jax.data.tokenizers import open_tokenizer
 from mplug2_jax.models.mplug2 import abstract_params
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.config import RunConfig
+from mplug2_jax.training.config import RunConfig, default_config
 from mplug2_jax.training.optimizer import make_optimizer
 
 FILES = sorted(Path("configs").glob("*.py"))
@@ -32,6 +32,7 @@ def test_config_builds_its_model_and_optimizer(path):
     boxes = {"coordinates": Coordinates((1, 2))} if config.task == "grounding" else {}
     task = TASKS[config.task](config.model, **boxes)
     assert abstract_params(config.model, task.modules)
+    config.check_lengths(config.model)
     make_optimizer(config.optimizer, 10)
     if config.task == "pretraining":
         assert {part.kind for part in config.mixture} == {"video", "image", "text"}
@@ -93,6 +94,51 @@ def test_what_no_step_could_use_is_named(override, message):
     given = [f"--config.{override}"]
     with pytest.raises(ValueError, match=message):
         RunConfig.from_dict(read_config("configs/pretrain_shapes.py", given))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=-5", "config.steps is -5; expected 0 "),
+        ("seed=-1", "config.seed is -1; expected a number from 0 "),
+        ("max_skipped=-1", "config.max_skipped is -1; expected 0 "),
+        ("distillation.ramp_steps=-1", "config.distillation.ramp_steps is -1"),
+        ("distillation.momentum=1.5", "config.distillation.momentum is 1.5; .* share"),
+        ("distillation.weight=2.0", "config.distillation.weight is 2.0; .* share"),
+        (
+            "mixture.text.batch.max_bad_share=-1.0",
+            "config.mixture.text.batch.max_bad_share is -1.0; expected a share",
+        ),
+        ("model.vision.num_heads=0", "vision.num_heads is 0; expected at least 1"),
+        ("model.vision.patch_size=0", "vision.patch_size is 0; expected at least 1"),
+        ("model.text.dropout=1.0", "text.dropout is 1.0; expected a share"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_named(override, message):
+    with pytest.raises(ValueError, match=message):
+        given = [f"--config.{override}"]
+        RunConfig.from_dict(read_config("configs/pretrain_shapes.py", given))
+
+
+def test_epochs_are_counted_where_no_steps_are_given():
+    given = ["--config.train.path=x.jsonl", "--config.epochs=0.0"]
+    with pytest.raises(ValueError, match="config.epochs is 0.0; expected"):
+        RunConfig.from_dict(read_config("configs/tgif_qa.py", given))
+    steps = [*given, "--config.steps=1"]
+    assert RunConfig.from_dict(read_config("configs/tgif_qa.py", steps)).steps == 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 65])
+def test_texts_fit_the_positions_of_the_model(length):
+    given = [f"--config.inputs.text_length={length}"]
+    values = read_config("configs/pretrain_shapes.py", given)
+    config = RunConfig.from_dict(values)
+    with pytest.raises(ValueError, match=f"text_length is {length}; .* to 64, the mod"):
+        config.check_lengths(config.model)
+    del values["mixture"]["text"]
+    RunConfig.from_dict(values).check_lengths(config.model)  # nobody reads it
+    default = default_config("pretraining", "tiny")
+    assert default.inputs.text_length == default.model.text.max_positions
 
 
 def test_retrieval_too_needs_another_pair():

@@ -56,7 +56,7 @@ def test_captions_are_those_of_the_official_code():
 
 
 def test_rankings_are_those_of_the_official_code(monkeypatch):
-    generation.rank.clear_cache()
+    generation.rank.__wrapped__.clear_cache()
     monkeypatch.setattr(generation, "RANKED_ROWS", 2)  # 5 candidates are three blocks
     stored, decode = goldens.arrays("base"), small.tokenizer().decode
     candidates = [decode(row) for row in stored["candidate_ids"]]
@@ -136,12 +136,10 @@ def test_random_texts_do_not_depend_on_the_batch(clips):
 def test_other_parameters_compile_nothing(clips, captions):
     predictor = small.predictor()
     params = jax.tree.map(lambda leaf: 0.9 * leaf, predictor.params)
-    compiled = generation.encode._cache_size(), generation.caption._cache_size()
+    programs = generation.encode.__wrapped__, generation.caption.__wrapped__
+    compiled = [program._cache_size() for program in programs]
     other = predictor.replace_params(params).caption(clips)
-    assert compiled == (
-        generation.encode._cache_size(),
-        generation.caption._cache_size(),
-    )
+    assert compiled == [program._cache_size() for program in programs]
     assert [c.score for c in other] != [c.score for c in captions]
     assert predictor.caption(clips) == captions
 

@@ -16,12 +16,13 @@ from PIL import Image
 from mplug2_jax.batching import joined
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
-from mplug2_jax.data.examples import Example, Label
+from mplug2_jax.data.examples import Example, Label, TextExample
 from mplug2_jax.data.sources import read_jsonl
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.pairs import PairAsker, score_pairs
 from mplug2_jax.evaluation.results import Record
 from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.evaluation.texts import evaluate_texts
 from mplug2_jax.evaluation.usable import unusable
 from mplug2_jax.models.mplug2 import MODULES, MPlug2
 from mplug2_jax.predictor import Predictor
@@ -103,6 +104,18 @@ def test_texts_are_classified_by_their_class_token():
     assert float(loss) == pytest.approx(float(-(log_p[0, 1] + log_p[2, 2]) / 2), 1e-4)
     hits = (expected[0].argmax() == 1) + (expected[2].argmax() == 2)
     assert float(output.metrics["class_accuracy"]) == hits / 2
+
+
+def test_empty_texts_are_left_out_and_named():
+    """As those of prepared sets, which nobody has checked."""
+    its = predictor("text_classification")
+    texts = {"train/0": "w5 w9", "train/1": " ", "train/2": "w31"}
+    examples = [TextExample(i, text, label=CLASSES[0]) for i, text in texts.items()]
+    with pytest.raises(ValueError, match="1 of 3 texts .* of train/1 the text is empt"):
+        evaluate_texts(its, examples)
+    found = evaluate_texts(its, examples, max_bad_share=0.5)
+    assert found.skipped == {"train/1": "the text is empty"}
+    assert found.metrics["text_classification"]["n"] == 2
 
 
 def test_a_number_is_what_regression_says():
@@ -257,6 +270,9 @@ def test_what_does_not_fit_is_named(pair_files, tmp_path):
         PairClassifier(its).classify(str(file), TEXTS)
     with pytest.raises(ValueError, match="A text is empty"):
         PairClassifier(its).classify([str(file)] * 2, ["w1", " "])
+    example = Example("x", file, labels=(Label("neutral", "w1"),))
+    with pytest.raises(ValueError, match="None of the .* is 1 media .* expected 2"):
+        evaluate(its, [example])
     example = Example("x", file, labels=(Label("yes", "w1"),), others=(file,))
     with pytest.raises(ValueError, match="1 of 1 labels .* of x: w1 the label 'yes'"):
         evaluate(its, [example])

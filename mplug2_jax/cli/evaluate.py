@@ -8,7 +8,7 @@
     mplug2 evaluate --checkpoint runs/pretrained --task retrieval \\
         --annotations data/mplug2_data/shapes/1.0.0 --split test
     mplug2 evaluate --checkpoint runs/pretrained --suite --output results \\
-        --annotations data/mplug2_data/shapes/1.0.0:unseen_pairs mine.jsonl
+        --annotations data/mplug2_data/shapes/1.0.0:test mine.jsonl
 
 Without --task and with --suite a checkpoint does what it was trained for, one that does
 not say so what its modules allow; --task asks it for other tasks as well. PATH:SPLIT
@@ -28,13 +28,15 @@ them. Media with labels: accuracy and top_5, of a classifier's checkpoint (avera
 --clips and --crops), or zero-shot by prompts (--task zero_shot_classification, with
 --classes and --template as `mplug2 classify` has them). Texts with labels: accuracy, or
 the metrics of their task of GLUE (--annotations data/glue/rte/2.0.0 --split
-validation). Media that cannot be read are reported and count nowhere; the exit
-status is then 1, unless --max-bad-share allows them.
+validation). Media that cannot be read, or are other numbers of images than the model
+sees together, are reported and count nowhere; the exit status is then 1, unless
+--max-bad-share allows them.
 Retrieval, whose numbers depend on how many media there are, counts those without
 captions like unreadable ones, and beyond --max-bad-share ends with an error; a suite
 then does all other tasks.
 What a suite has finished is written even if it ends with an error. Several processes
-(launch/README.md) share the media; the first prints and writes.
+(launch/README.md) share the media, and the devices of each the rows of its batches; the
+first prints and writes.
 """
 
 import argparse
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from mplug2_jax.evaluation.results import Record
     from mplug2_jax.predictor import Predictor
 
+SPLIT = "test"  # of prepared data sets, where nobody names one
 SEEN = ("--task caption", "--task qa", "--task grounding", "--task pairs")
 CLASSES = ("--task classification", "--task zero_shot_classification")
 # Options that not everything reads: what they are without, and what reads them.
@@ -73,7 +76,7 @@ READ_BY: Mapping[str, tuple[Any, tuple[str, ...]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
-    options.add_model_arguments(parser)
+    options.add_model_arguments(parser, devices=True)
     _add_data_arguments(parser)
     _add_task_arguments(parser)
     _add_output_arguments(parser)
@@ -95,8 +98,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--split",
-        default="test",
-        help="of prepared data sets that name none (default: test)",
+        help=f"of prepared data sets that name none (default: {SPLIT})",
     )
     add(
         "--media-dir",
@@ -204,6 +206,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"--suite does every task, and --task is {args.task}; leave one out."
         )
     _check_options(args, "--suite" if args.suite else f"--task {args.task}")
+    if args.split is not None and not any(map(_needs_split, args.annotations)):
+        raise ValueError(
+            f"--split is {args.split}, and every annotation is a file or names its "
+            "split (PATH:SPLIT); leave it out."
+        )
     if args.suite:
         return _suite(args)
     if len(args.annotations) > 1:
@@ -211,7 +218,10 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
     data, opened, texts = open_annotations(
-        args.annotations[0], args.split, args.media_dir or "", args.max_bad_share
+        args.annotations[0],
+        args.split or SPLIT,
+        args.media_dir or "",
+        args.max_bad_share,
     )
     examples = first(opened, args.limit)
     if texts:
@@ -225,6 +235,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.task == "retrieval"
         else _texts(args, examples)
     )
+
+
+def _needs_split(path: str) -> bool:
+    """Whether an annotation is a prepared data set that names no split."""
+    from mplug2_jax.data.opening import path_and_split
+
+    return not Path(path).is_file() and path_and_split(path, "") == (path, "")
 
 
 def _check_options(args: argparse.Namespace, chosen: str) -> None:
@@ -246,7 +263,7 @@ def _suite(args: argparse.Namespace) -> int:
         raise ValueError("--suite writes several files; give it a folder by --output.")
     predictor = options.load_predictor(args, None)
     its_options = Options(
-        split=args.split,
+        split=args.split or SPLIT,
         media=args.media_dir or "",
         limit=args.limit,
         max_bad_share=args.max_bad_share,
@@ -368,6 +385,7 @@ def _retrieval(args: argparse.Namespace, examples: "Sequence[Example]") -> int:
         num_frames=args.num_frames,
         caption_length=args.caption_length,
         batch_size=args.batch_size,
+        devices=options.devices_of(args),
     ).predictor
     rerank = depth(predictor, args.rerank)
     try:

@@ -6,7 +6,7 @@
 The folder holds one feature of each file, the files' absolute paths and which
 checkpoint made them; it is written whole or not at all. A file that cannot be read is
 reported and left out; the exit status is then 1. Several processes (launch/README.md)
-share the files; the first writes.
+share the files, and the devices of each the rows of its batches; the first writes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mplug2_jax.cli.progress import Progress
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command accepts."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or image")
-    options.add_model_arguments(parser)
+    options.add_model_arguments(parser, devices=True)
     add = parser.add_argument_group("output").add_argument
     add("--output", required=True, metavar="DIR", help="folder of the index")
     add("--overwrite", action="store_true", help="replace an index that is there")
@@ -57,6 +57,7 @@ def _index(args: argparse.Namespace) -> int:
         vocab=args.vocab,
         num_frames=args.num_frames,
         batch_size=args.batch_size,
+        devices=options.devices_of(args),
     )
     files = list(dict.fromkeys(map(os.path.abspath, args.files)))
     features = _features(retriever, files)

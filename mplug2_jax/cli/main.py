@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache_compilations(os.environ)
     skip_absent_tpus(os.environ)
     try:
-        with _terminable():
+        with _terminable(), _backend_named():
             return _run(name, argv[1:])
     except KeyboardInterrupt:
         print(f"\nmplug2 {name}: interrupted", file=sys.stderr)
@@ -95,6 +95,34 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _backend_named() -> Iterator[None]:
+    """That JAX finds none of the devices it is to use is something the user can mend.
+
+    Asked once something has failed: no command waits for devices that it does not use,
+    and processes have joined by the time that one touches them.
+
+    Raises:
+      ValueError: it finds none.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        import jax
+
+        try:
+            jax.devices()
+        except (AssertionError, RuntimeError) as found:
+            platforms = os.environ.get("JAX_PLATFORMS", "")
+            raise ValueError(
+                f"JAX_PLATFORMS is {platforms!r}, and JAX finds no such device "
+                f"({str(found) or 'none is there'}); install what drives it (pip "
+                "install -e '.[cuda]' or '.[tpu]'), or unset JAX_PLATFORMS to run on "
+                "what is there."
+            ) from error
+        raise
 
 
 def cache_compilations(environment: MutableMapping[str, str]) -> None:

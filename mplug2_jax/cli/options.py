@@ -18,12 +18,16 @@ METHODS = ("beam", "greedy", "sample")
 RULES = ("upstream", "standard")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, videos: bool = True) -> None:
+def add_model_arguments(
+    parser: argparse.ArgumentParser, videos: bool = True, devices: bool = False
+) -> None:
     """The checkpoint and what it is fed with.
 
     Args:
       videos: whether that may be videos.
+      devices: whether several may be used.
     """
+    parser.set_defaults(devices=1)
     add = parser.add_argument_group("model").add_argument
     add(
         "--checkpoint",
@@ -51,6 +55,32 @@ def add_model_arguments(parser: argparse.ArgumentParser, videos: bool = True) ->
         metavar="N",
         help="files, or questions, processed together (default: 8)",
     )
+    if devices:
+        add(
+            "--devices",
+            type=int,
+            default=0,
+            metavar="N",
+            help="of each process, which divide --batch-size evenly: the first N at "
+            "most (default: 0, all)",
+        )
+
+
+def devices_of(args: argparse.Namespace) -> "Sequence[Any]":
+    """The devices of this process that may be used.
+
+    Raises:
+      ValueError: there are fewer.
+    """
+    import jax
+
+    devices = jax.local_devices()
+    if not 0 <= args.devices <= len(devices):
+        raise ValueError(
+            f"--devices is {args.devices}, and a process has {len(devices)} here; ask "
+            "for some of these, or for all by 0."
+        )
+    return devices[: args.devices or None]
 
 
 def add_length_argument(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +190,7 @@ def load_prompt_classifier(
         vocab=args.vocab,
         num_frames=args.num_frames,
         batch_size=args.batch_size,
+        devices=devices_of(args),
     )
     return PromptClassifier(
         retriever,
@@ -181,6 +212,7 @@ def load_predictor(args: argparse.Namespace, task: "TaskName | None") -> "Predic
         decoding=decoding_of(args),
         num_frames=args.num_frames,
         batch_size=args.batch_size,
+        devices=devices_of(args),
     )
 
 

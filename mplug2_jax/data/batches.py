@@ -146,8 +146,13 @@ def batches_of(
       faults: counts the items that cannot be loaded.
 
     Raises:
-      ValueError: the processes cannot share the batch evenly.
+      ValueError: there are no items, or the processes cannot share the batch evenly.
     """
+    if not items:
+        raise ValueError(
+            f"{faults.name}: there are no examples; check the annotation file, or "
+            "prepare the data set again."
+        )
     rows, rest = divmod(config.batch_size, process_count)
     if rest or rows < 1:
         raise ValueError(

@@ -45,8 +45,8 @@ def training_batches(
         that `config` asks for.
 
     Raises:
-      ValueError: the examples lack what is asked for, are of several kinds, or the
-        processes cannot share a batch evenly.
+      ValueError: there are no examples, they lack what is asked for or are of several
+        kinds, or the processes cannot share a batch evenly.
     """
     if targets is None:
         targets = targets_of("", tokenizer, inputs, config)
@@ -74,8 +74,6 @@ def text_batches(
 
 
 def _batches(examples, load, config: BatchConfig, seed: int, *process: int) -> Batches:
-    if not examples:
-        raise ValueError("There are no training examples; check the annotation file.")
     faults = Faults("training data", len(examples), config.max_bad_share)
     dataset = batches_of(examples, load, config, seed, faults, *process)
     return Batches(dataset, config.threads, config.processes, {faults.name: faults})

@@ -35,6 +35,7 @@ from absl import logging
 
 from mplug2_jax.data.examples import QA, Box, Example, Label, Region, TextExample
 from mplug2_jax.data.files import MediaFile, local_path
+from mplug2_jax.data.text import clean_caption
 
 T = TypeVar("T")
 MEDIUM_KEYS = ("video", "image", "video_id", "clip_name")
@@ -150,7 +151,7 @@ def json_object(line: bytes) -> dict:
 def _example(record: dict) -> Example:
     """Checks one line; `media` is still the bare name."""
     names = _media_names(record)
-    captions = [c for key in CAPTION_KEYS for c in _texts(record.get(key), key)]
+    captions = [c for key in CAPTION_KEYS for c in _captions(record.get(key), key)]
     questions = _questions(record)
     labels = [_label(r) for r in _listed(record, "labels", "label")]
     regions = [_region(r, record) for r in _listed(record, "regions", "box")]
@@ -232,7 +233,11 @@ def _label(item: dict) -> Label:
 
 def _name(value: Any) -> str:
     """A class, or the number of regression."""
-    return str(value) if type(value) is float else _text(value, "label")
+    if type(value) is not float:
+        return _text(value, "label")
+    if not math.isfinite(value):
+        raise ValueError(f"label must be a class or a finite number, found {value}")
+    return str(value)
 
 
 def _region(item: dict, record: dict) -> Region:
@@ -335,6 +340,15 @@ def _texts(value: Any, key: str) -> list[str]:
     return [
         _text(item, key) for item in (value if isinstance(value, list) else [value])
     ]
+
+
+def _captions(value: Any, key: str) -> list[str]:
+    """Texts of which cleaning leaves something."""
+    captions = _texts(value, key)
+    for caption in captions:
+        if not clean_caption(caption):
+            raise ValueError(f"{key} must have words, found {_short(caption)}")
+    return captions
 
 
 def _seconds(value: Any, key: str) -> float | None:

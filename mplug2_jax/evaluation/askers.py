@@ -43,19 +43,34 @@ class Asker(abc.ABC):
         """Whether what is asked are texts, rows of which share a device call."""
         return True
 
+    @property
+    def num_media(self) -> int:
+        """How many images the model sees together."""
+        return 1
+
     def unusable(self, examples: Sequence[Example]) -> dict[str, str]:
         """Why some of the examples cannot be scored, by their id; they are left out.
 
+        These are of another number of images than `num_media`; tasks add their own.
+
         Raises:
-          ValueError: there are too many of them.
+          ValueError: there are too many of those.
         """
-        return {}
+        return {
+            example.id: f"it is {media} media together; expected {self.num_media}"
+            for example in examples
+            for media in [1 + len(example.others)]
+            if self.count(example) and media != self.num_media
+        }
 
     @abc.abstractmethod
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        """Records of each example, whose media are the rows of `encoded`."""
+        """Records of each example, whose media are the rows of `encoded`.
+
+        At least one of them is annotated.
+        """
 
     @abc.abstractmethod
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
@@ -92,8 +107,6 @@ class CaptionAsker(Asker):
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        if not any(map(self.count, examples)):
-            return [[] for _ in examples]
         captions = self.predictor.caption_encoded(encoded)
         return [
             [_caption_record(example, caption)] if self.count(example) else []

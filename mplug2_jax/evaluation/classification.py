@@ -36,20 +36,23 @@ class ClassAsker(Asker):
     def texts(self) -> bool:
         return False
 
+    @property
+    def num_media(self) -> int:
+        return self.classifier.num_media
+
     def unusable(self, examples: Sequence[Example]) -> dict[str, str]:
-        """Those whose label is outside the set, by id.
+        """Also those whose label is outside the set, by id.
 
         Raises:
           ValueError: they are more than `max_bad_share`.
         """
         labels = {e.id: labels_of(e, texts=False) for e in examples if self.count(e)}
-        return unusable(labels, self.classifier.classes, self.max_bad_share)
+        bad = unusable(labels, self.classifier.classes, self.max_bad_share)
+        return super().unusable(examples) | bad
 
     def ask(
         self, encoded: Encoded, examples: Sequence[Example], shapes: Shapes
     ) -> list[list[Record]]:
-        if not any(map(self.count, examples)):
-            return [[] for _ in examples]
         scores = self.classifier.scores_encoded(encoded)
         return [
             [self._record(example, row)] if self.count(example) else []

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.records import is_prepared
@@ -35,17 +36,23 @@ class Measured:
 
 
 def rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
-    """Cells of the table, in the order of `HEADS`."""
+    """Cells of the table, in the order of `HEADS`; kinds follow their task."""
     for its in measured:
         for task, metrics in its.results.metrics.items():
-            records = its.results.records.get(task, ())
-            n = metrics.get("n", len(records))
-            numbers = ", ".join(
-                f"{name.replace('_', ' ')} {shown(name, value, 1)}"
-                for name, value in metrics.items()
-                if isinstance(value, int | float) and name != "n"
-            )
-            yield (its.name, its.split, task, f"{n:g}", numbers, its.how.get(task, ""))
+            how, records = its.how.get(task, ""), its.results.records.get(task, ())
+            kinds = metrics.get("by_kind", {}).items()
+            parts = {task: metrics} | {f"{task}/{kind}": own for kind, own in kinds}
+            for name, own in parts.items():
+                n = own.get("n", len(records))
+                yield (its.name, its.split, name, f"{n:g}", _numbers(own), how)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {shown(name, value, 1)}"
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and name != "n"
+    )
 
 
 def left_out(measured: Sequence[Measured]) -> dict[str, str]:

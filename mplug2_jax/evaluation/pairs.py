@@ -37,14 +37,19 @@ class PairAsker(Asker):
     def count(self, example: Example) -> int:
         return len(_labels(example))
 
+    @property
+    def num_media(self) -> int:
+        return self.classifier.num_media
+
     def unusable(self, examples: Sequence[Example]) -> dict[str, str]:
-        """Texts whose label is outside the set, by example and text.
+        """Also texts whose label is outside the set, by example and text.
 
         Raises:
           ValueError: they are more than `max_bad_share`.
         """
         labels = {_name(e, its): [its.label] for e in examples for its in _labels(e)}
-        bad = unusable(labels, self.classifier.classes, self.max_bad_share)
+        bad = super().unusable(examples)
+        bad |= unusable(labels, self.classifier.classes, self.max_bad_share)
         empty = (e for e in examples if self.count(e) and not self._usable(e))
         return bad | {e.id: "no text about it has a label of the set" for e in empty}
 

@@ -30,7 +30,7 @@ from mplug2_jax.evaluation.classification import ClassAsker, PromptAsker
 from mplug2_jax.evaluation.grounding import BoxAsker
 from mplug2_jax.evaluation.pairs import PairAsker
 from mplug2_jax.evaluation.results import Record, Results
-from mplug2_jax.evaluation.usable import MAX_BAD_SHARE
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, UnusableError
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.tasks.generation import TaskName
 
@@ -76,8 +76,9 @@ def evaluate(
       progress: called with the examples done, of all processes, and their number.
 
     Raises:
-      ValueError: there is nothing to do, a task is none of media, ids are not unique,
-        or no medium is usable.
+      UnusableError: more labels than allowed, or all media, cannot be used.
+      ValueError: there is nothing to do, a task is none of media, or ids are not
+        unique.
     """
     if batch_size is not None:
         predictor = dataclasses.replace(predictor, batch_size=batch_size)
@@ -195,6 +196,7 @@ class _Job:
         ]
         unusable = _unusable(askers, [example for _, example in known])
         known = [pair for pair in known if pair[1].id not in unusable]
+        _check_some(len(known), unusable)
         chosen = [example for _, example in known]
         ids = [example.id for example in chosen]
         if len(set(ids)) < len(ids):
@@ -242,6 +244,8 @@ class _Job:
         for encoded in self.predictor.encode(media, self.shapes, first_number):
             examples = [usable[index][0] for index in encoded.indices]
             for asker in self.askers:
+                if not any(map(asker.count, examples)):
+                    continue
                 said = asker.ask(encoded, examples, self.shapes)
                 for example, records in zip(examples, said, strict=True):
                     its = [dataclasses.asdict(record) for record in records]
@@ -252,9 +256,7 @@ class _Job:
         """Everything scored, in the order of the examples."""
         its = {example.id: found[example.id] for example in self.examples}
         skipped = {i: out["skipped"] for i, out in its.items() if "skipped" in out}
-        if len(skipped) == len(its):
-            reason = next(iter(skipped.values()))
-            raise ValueError(f"None of the media can be used; the first: {reason}")
+        _check_some(len(its) - len(skipped), skipped)
         metrics, records = {}, {}
         for asker in self.askers:
             said = (r for out in its.values() for r in out.get(asker.task, ()))
@@ -272,6 +274,13 @@ def _unusable(askers: Sequence[Asker], examples: Sequence[Example]) -> dict[str,
     for name, reason in found.items():
         logging.warning("%s left out: %s", name, reason)
     return found
+
+
+def _check_some(left: int, left_out: Mapping[str, str]) -> None:
+    """Raises UnusableError if no medium is left."""
+    if left_out and not left:
+        reason = next(iter(left_out.values()))
+        raise UnusableError(f"None of the media can be used; the first: {reason}")
 
 
 def _askers(

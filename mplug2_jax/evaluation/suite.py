@@ -33,6 +33,7 @@ from mplug2_jax.evaluation.retrieval import (
 )
 from mplug2_jax.evaluation.runner import NothingToAskError, evaluate, evaluate_prompts
 from mplug2_jax.evaluation.texts import evaluate_texts
+from mplug2_jax.evaluation.usable import UnusableError
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
 from mplug2_jax.tasks.generation import TaskName
@@ -111,10 +112,14 @@ def _of_texts(
         texts = first(opened, options.limit)
         glue, share = glue_task(data.path), options.max_bad_share
         progress = options.progress("texts")
-        results = evaluate_texts(
-            predictor, texts, glue, max_bad_share=share, progress=progress
-        )
-        yield (), results, {}
+        try:
+            results = evaluate_texts(
+                predictor, texts, glue, max_bad_share=share, progress=progress
+            )
+        except UnusableError as error:
+            yield _unusable(texts, error)
+        else:
+            yield (), results, {}
 
 
 def _of_media(
@@ -132,6 +137,8 @@ def _of_media(
         )
     except NothingToAskError:
         pass  # of what follows there may be something
+    except UnusableError as error:
+        yield _unusable(examples, error)
     else:
         yield examples, results, _decodings(predictor)
     if predictor.can("retrieval") and any(e.captions for e in described(examples)):
@@ -140,8 +147,16 @@ def _of_media(
         yield from _by_prompts(predictor, opened, options)
 
 
+def _unusable(
+    examples: Sequence, error: UnusableError
+) -> tuple[Media, Results, Mapping[str, str]]:
+    """No metrics, but why there are none; the first example stands for all."""
+    one = examples[:1]
+    return one, Results({}, {}, {one[0].id: str(error)}, 0.0), {}
+
+
 def _decodings(predictor: Predictor) -> dict[str, str]:
-    """How texts were written: the method, and all settings of the search."""
+    """How texts and boxes were written: the method, and all settings of the search."""
     its = predictor.decoding
     seed = {"seed": its.seed} if its.method == "sample" else {}
 
@@ -151,7 +166,12 @@ def _decodings(predictor: Predictor) -> dict[str, str]:
         return ", ".join((its.method, *shown))
 
     answers = words(predictor.answer_decoding)
-    return {"caption": words(predictor.caption_decoding), "qa": answers, "vqa": answers}
+    return {
+        "caption": words(predictor.caption_decoding),
+        "qa": answers,
+        "vqa": answers,
+        "grounding": "greedy, among boxes that have an area",
+    }
 
 
 def _search(

@@ -20,7 +20,7 @@ from mplug2_jax.evaluation.labels import (
     spearman,
 )
 from mplug2_jax.evaluation.results import Record, Results
-from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, unusable
+from mplug2_jax.evaluation.usable import MAX_BAD_SHARE, UnusableError, unusable
 from mplug2_jax.prediction import classified
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.text_classifier import TextClassifier
@@ -41,12 +41,14 @@ def evaluate_texts(
     Args:
       glue: the task of GLUE whose metrics count (`labels.GLUE`, and
         `tfds_sets.glue_task`); "": see `score_texts`.
-      max_bad_share: of the labels, which may be none of the classes.
+      max_bad_share: of the texts, which may be empty, or whose label may be none of
+        the classes.
       progress: called with the texts done, of all processes, and their number.
 
     Raises:
-      ValueError: there are none, ids are not unique, or more labels than allowed are
-        none of the model's classes.
+      UnusableError: more than allowed are empty, or have a label that is none of the
+        model's classes.
+      ValueError: there are none, or ids are not unique.
     """
     start, classifier = time.monotonic(), TextClassifier(predictor)
     bad = _unusable(examples, classifier.classes, max_bad_share)
@@ -120,13 +122,22 @@ def _unusable(
 ) -> dict[str, str]:
     """Before the work: what would spoil it at its end."""
     labels: dict[str, list[str]] = {}
+    empty: dict[str, str] = {}
     for example in examples:
         if example.id in labels:
             raise ValueError(
                 f"Two texts have the id {example.id!r}; ids must be unique."
             )
         labels[example.id] = [example.label]
-    bad = unusable(labels, classes, max_bad_share)
+        if not example.text.strip():
+            empty[example.id] = "the text is empty"
+    bad = unusable(labels, classes, max_bad_share) | empty
+    if len(bad) > max_bad_share * len(labels):
+        first, reason = next(iter(bad.items()))
+        raise UnusableError(
+            f"{len(bad)} of {len(labels)} texts cannot be scored; of {first} {reason}. "
+            "Use other data, or allow a share of such (--max-bad-share)."
+        )
     for name, reason in bad.items():
         logging.warning("%s left out: %s", name, reason)
     return bad

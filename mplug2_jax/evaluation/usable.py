@@ -6,6 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 MAX_BAD_SHARE = 0.01
 
 
+class UnusableError(ValueError):
+    """More of a data set cannot be used than may be."""
+
+
 def unusable(
     labels: Mapping[str, Sequence[str]],
     classes: Sequence[str],
@@ -19,7 +23,7 @@ def unusable(
       max_bad_share: of them, which may be unusable.
 
     Raises:
-      ValueError: more are.
+      UnusableError: more are.
     """
     what = f"none of the {len(classes)} classes" if classes else "no number"
     known = set(classes)
@@ -31,7 +35,7 @@ def unusable(
     if len(bad) > max_bad_share * len(labels):
         first, reason = next(iter(bad.items()))
         shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise ValueError(
+        raise UnusableError(
             f"{len(bad)} of {len(labels)} labels are outside the set; of {first} "
             f"{reason}{f' ({shown})' if shown else ''}. Use data of these classes, or "
             "allow a share of others (--max-bad-share)."

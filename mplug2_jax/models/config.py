@@ -6,6 +6,7 @@ ViT-L/14 and ViT-B/16. `tiny` is ours: it trains on a laptop.
 """
 
 import dataclasses
+import operator
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 
 VOCAB_MULTIPLE = 128  # rows of a word table divide evenly over any usual mesh
+MAY_BE_ZERO = ("universal.num_layers", "fusion.num_layers", "fusion.connected_stride")
+SHARES = ("vision.drop_path", "text.dropout", "text.attention_dropout")
 T = typing.TypeVar("T")
 
 
@@ -235,6 +238,14 @@ def _validate(config: MPlug2Config) -> None:
         if not condition:
             raise ValueError(message)
 
+    for section, its in vars(config).items():
+        for key, value in vars(its).items():
+            least = 0 if (name := f"{section}.{key}") in MAY_BE_ZERO else 1
+            fits = type(value) is not int or value >= least
+            need(fits, f"{name} is {value}; expected at least {least}.")
+    for name in SHARES:
+        value = operator.attrgetter(name)(config)
+        need(0 <= value < 1, f"{name} is {value}; expected a share from 0 to below 1.")
     need(
         vision.image_size % vision.patch_size == 0,
         f"vision.image_size {vision.image_size} is no multiple of vision.patch_size "

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.models.vision import normalize_frames
+from mplug2_jax.sharding.replicas import by_rows
 from mplug2_jax.tasks.base import COMPOSITION, SupervisedTask
 from mplug2_jax.types import MultimodalBatch, Tokens
 
@@ -210,7 +211,7 @@ def log_mean_probabilities(scores: Float[Array, "B V K"]) -> Float[Array, "B K"]
     return jax.nn.logsumexp(logs, axis=1) - jnp.log(scores.shape[1])
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@functools.partial(by_rows, static_argnames=("model",))
 def text_scores(model: MPlug2, params: Any, text: Tokens) -> Float[Array, "R K"]:
     """Scores of the classes of texts; in regression the number itself, K = 1."""
 
@@ -220,7 +221,7 @@ def text_scores(model: MPlug2, params: Any, text: Tokens) -> Float[Array, "R K"]
     return model.apply({"params": params}, method=run)  # type: ignore[return-value]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "media"))
+@functools.partial(by_rows, static_argnames=("model", "media"), shared=("vision",))
 def pair_scores(
     model: MPlug2,
     params: Any,

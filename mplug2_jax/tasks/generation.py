@@ -29,6 +29,7 @@ from mplug2_jax.decoding import (
 from mplug2_jax.decoding.interface import log_probabilities
 from mplug2_jax.models.decoder import DecoderState, Memory
 from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.sharding.replicas import by_rows
 from mplug2_jax.tasks.base import COMPOSITION
 from mplug2_jax.tasks.question_answering import question_memory
 from mplug2_jax.tasks.retrieval import CONTRAST
@@ -108,7 +109,7 @@ def missing(task: TaskName, modules: Collection[str]) -> list[str]:
     return lacking
 
 
-@functools.partial(jax.jit, static_argnames=("model", "is_video"))
+@functools.partial(by_rows, static_argnames=("model", "is_video"))
 def encode(
     model: MPlug2,
     params: Any,
@@ -124,7 +125,9 @@ def encode(
     return _apply(model, params, run)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "decoding", "count"))
+@functools.partial(
+    by_rows, static_argnames=("model", "decoding", "count"), shared=("rng",)
+)
 def caption(
     model: MPlug2,
     decoding: DecodingConfig,
@@ -144,7 +147,9 @@ def caption(
     return _apply(model, params, run)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "decoding", "count"))
+@functools.partial(
+    by_rows, static_argnames=("model", "decoding", "count"), shared=("vision", "rng")
+)
 def answer(
     model: MPlug2,
     decoding: DecodingConfig,
@@ -171,7 +176,9 @@ def answer(
     return _apply(model, params, run)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "k"))
+@functools.partial(
+    by_rows, static_argnames=("model", "k"), shared=("vision", "candidates")
+)
 def rank(
     model: MPlug2,
     k: int,

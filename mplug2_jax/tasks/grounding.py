@@ -19,6 +19,7 @@ from mplug2_jax.boxes import Coordinates, generalised_iou
 from mplug2_jax.losses import token_losses
 from mplug2_jax.models.decoder import Memory
 from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.sharding.replicas import by_rows
 from mplug2_jax.tasks.base import COMPOSITION, SupervisedTask
 from mplug2_jax.tasks.generation import in_computed_type
 from mplug2_jax.tasks.question_answering import question_memory
@@ -113,7 +114,9 @@ class WrittenBoxes:
     log_probs: Float[Array, "R"]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "coordinates", "start_id"))
+@functools.partial(
+    by_rows, static_argnames=("model", "coordinates", "start_id"), shared=("vision",)
+)
 def ground(
     model: MPlug2,
     coordinates: Coordinates,

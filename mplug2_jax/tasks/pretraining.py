@@ -65,7 +65,7 @@ class ObjectivesConfig:
 
     def __post_init__(self):
         weights = {name: getattr(self, name) for name in NAMES}
-        low, high = self.min_temperature, self.max_temperature
+        low, high = self.temperatures
 
         def need(condition: bool, found: str, expected: str) -> None:
             if not condition:
@@ -90,6 +90,10 @@ class ObjectivesConfig:
         need(
             0 < low <= high, f"the temperature ranges from {low} to {high}", "0 < a < b"
         )
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        return self.min_temperature, self.max_temperature
 
     @property
     def contrasts(self) -> bool:
@@ -361,8 +365,8 @@ class Pretraining(Task):
 
     def temperature(self, models: "Models") -> Float[Array, ""]:
         """The learned one, within its bounds."""
-        low, high = self.objectives.min_temperature, self.objectives.max_temperature
-        return bounded(models.student(lambda m: m.temperature()), low, high)
+        learned = models.student(lambda m: m.temperature())
+        return bounded(learned, *self.objectives.temperatures)
 
     def others(self, own: Encoded, negatives: Negatives) -> tuple[Any, Any]:
         """Vision and text of another row for each, from the global batch."""

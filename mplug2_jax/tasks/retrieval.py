@@ -9,10 +9,10 @@ import dataclasses
 import functools
 from typing import Any, cast
 
-import jax
 from jaxtyping import Array, Float, Int, UInt8
 
 from mplug2_jax.models.mplug2 import MPlug2
+from mplug2_jax.sharding.replicas import by_rows
 from mplug2_jax.tasks.pretraining import ObjectivesConfig, Pretraining
 from mplug2_jax.types import Tokens
 
@@ -35,7 +35,7 @@ class Retrieval(Pretraining):
     objectives: ObjectivesConfig = ObjectivesConfig(mlm=0.0, ilm=0.0)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "is_video"))
+@functools.partial(by_rows, static_argnames=("model", "is_video"))
 def encode_media(
     model: MPlug2,
     params: Any,
@@ -52,7 +52,7 @@ def encode_media(
     return _apply(model, params, run)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(by_rows, static_argnames=("model",))
 def encode_texts(model: MPlug2, params: Any, texts: Tokens) -> Encodings:
     """Unit vectors and states of texts by themselves."""
 
@@ -63,7 +63,7 @@ def encode_texts(model: MPlug2, params: Any, texts: Tokens) -> Encodings:
     return _apply(model, params, run)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(by_rows, static_argnames=("model",))
 def match(
     model: MPlug2,
     params: Any,

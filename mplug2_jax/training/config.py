@@ -1,6 +1,8 @@
 """A run's configuration: what a file under `configs/` says, checked and typed."""
 
 import dataclasses
+import math
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,13 +22,37 @@ from mplug2_jax.tasks import TASKS
 from mplug2_jax.tasks.classification import ClassificationConfig
 from mplug2_jax.tasks.grounding import GroundingConfig
 from mplug2_jax.tasks.pretraining import ObjectivesConfig
-from mplug2_jax.training.optimizer import OptimizerConfig, make_optimizer
+from mplug2_jax.training.optimizer import OptimizerConfig
 from mplug2_jax.training.profiling import ProfileWindow
 from mplug2_jax.training.step import DistillationConfig
 
 PRETRAINING, RETRIEVAL, GROUNDING = "pretraining", "retrieval", "grounding"
 TEXTS, PAIRS = "text_classification", "pair_classification"
 INSTRUCTED = "captioning_by_instruction"
+# Numbers that may be 0, and what 0 says.
+NOT_NEGATIVE = {
+    "steps": "as many as the epochs give",
+    "max_skipped": "never",
+    "eval_every": "at the end",
+    "save_every": "at the end",
+    "eval_examples": "all",
+    "rerank": "none",
+    "devices": "all",
+    "distillation.ramp_steps": "none",
+}
+_WRITTEN = ("caption_length", "question_length", "answer_length")
+# Texts in a task's batches, by the names of their lengths in `InputConfig`.
+LENGTHS = {
+    "captioning": ("caption_length",),
+    INSTRUCTED: _WRITTEN,
+    "question_answering": ("question_length", "answer_length"),
+    "caption_and_answer": _WRITTEN,
+    PRETRAINING: _WRITTEN,
+    RETRIEVAL: ("caption_length",),
+    GROUNDING: ("question_length",),
+    TEXTS: ("text_length",),
+    PAIRS: ("text_length",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +153,20 @@ class RunConfig:
         """Raises ValueError for values that do not fit together."""
         for problem in _problems(self):
             raise ValueError(problem)
-        make_optimizer(self.optimizer, 1)
         ProfileWindow.parse(self.profile, Path())
+
+    def check_lengths(self, model: MPlug2Config) -> None:
+        """Raises ValueError for texts that a model has no positions for, or no text."""
+        names, positions = LENGTHS.get(self.task, ()), model.text.max_positions
+        if any(part.kind == "text" and part.weight > 0 for part in self.mixture):
+            names = (*names, "text_length")
+        for name in names:
+            length = getattr(self.inputs, name)
+            if not 2 <= length <= positions:
+                raise ValueError(
+                    f"config.inputs.{name} is {length}; expected from 2, [CLS] and a "
+                    f"token, to {positions}, the model's text.max_positions."
+                )
 
 
 def _problems(config: RunConfig) -> Iterator[str]:
@@ -164,14 +202,25 @@ def _problems(config: RunConfig) -> Iterator[str]:
                 f"{_rows_of(name)} {size} does not divide into "
                 f"config.accumulation {config.accumulation} equal parts; change one."
             )
-    if config.mixture and config.steps < 1:
+    yield from _range_problems(config)
+    if config.steps == 0 and config.mixture:
         yield "config.steps is 0; a mixture has no epochs: give the number of steps."
+    if config.steps == 0 and not 0 < config.epochs < math.inf:
+        yield f"config.epochs is {config.epochs}; expected a number above 0, or steps."
+
+
+def _range_problems(config: RunConfig) -> Iterator[str]:
+    """Single numbers that mean nothing."""
+    for name, meaning in NOT_NEGATIVE.items():
+        if (value := operator.attrgetter(name)(config)) < 0:
+            yield f"config.{name} is {value}; expected 0 ({meaning}) or more."
+    for name, value in _shares(config).items():
+        if not 0 <= value <= 1:
+            yield f"config.{name} is {value}; expected a share from 0 to 1."
     if not 0 <= config.ema_decay < 1:
         yield f"config.ema_decay is {config.ema_decay}; expected 0 (none) to below 1."
-    if config.rerank < 0:
-        yield f"config.rerank is {config.rerank}; expected 0 (none) or a number."
-    if config.devices < 0:
-        yield f"config.devices is {config.devices}; expected 0 (all) or a number."
+    if not 0 <= config.seed < 1 << 32:
+        yield f"config.seed is {config.seed}; expected a number from 0 to 2**32 - 1."
 
 
 def _data_problems(config: RunConfig) -> Iterator[str]:
@@ -284,6 +333,18 @@ def _names_test(name: str) -> bool:
     return not {"test", "testa", "testb"}.isdisjoint(re.split("[^a-z]+", name.lower()))
 
 
+def _shares(config: RunConfig) -> dict[str, float]:
+    shares = {
+        "distillation.weight": config.distillation.weight,
+        "distillation.momentum": config.distillation.momentum,
+        "batch.max_bad_share": config.batch.max_bad_share,
+    }
+    for part in config.mixture:
+        name = f"mixture.{part.name}.batch.max_bad_share"
+        shares[name] = part.batch.max_bad_share
+    return shares
+
+
 def _counts(config: RunConfig) -> dict[str, int]:
     counts = {
         "batch.batch_size": config.batch.batch_size,
@@ -311,7 +372,10 @@ def default_config(task: str, size: str = "large") -> ConfigDict:
       size: preset of the model.
     """
     objectives = getattr(TASKS[task], "objectives", ObjectivesConfig())
-    run = RunConfig(task, preset(size), objectives=objectives)
+    model = preset(size)
+    room = min(InputConfig.text_length, model.text.max_positions)
+    inputs = InputConfig(text_length=room)
+    run = RunConfig(task, model, inputs=inputs, objectives=objectives)
     values = ConfigDict(dataclasses.asdict(run) | {"mixture": {}})
     # None has no type; these say what the command line may put in its place.
     nothing = {"rule": placeholder(str), "min_caption_length": placeholder(int)}

@@ -96,6 +96,7 @@ class _Run:
             task=config.task,
             decoding=dataclasses.asdict(config.decoding),
             rerank=config.rerank,
+            temperatures=config.objectives.temperatures,
         )
         about = {
             "config": dataclasses.asdict(config),
@@ -170,9 +171,7 @@ class _Run:
                     results, score = self._evaluate(step, state, progress, writer)
                 stop = asked.reached(step)
                 if stop or due(step, config.save_every):
-                    progress.position = self.source.batches.get_state()
-                    progress.seen = dict(writer.seen)
-                    self.manager.save(step, state, progress, score)
+                    self._save(step, state, progress, writer, score)
                 if stop:
                     writer.progress(step)
                     raise Stopped(asked.signum or 0, step)
@@ -195,7 +194,10 @@ class _Run:
     def _evaluate(
         self, step: int, state: TrainState, progress: Progress, writer: MetricWriter
     ) -> tuple[dict[str, float], float | None]:
-        """Metrics and score; nothing, to be done on resume, if a signal comes."""
+        """Metrics and score; nothing, to be done on resume, if a signal comes.
+
+        So it is where the metrics have no score: what was trained is saved.
+        """
         assert self.evaluation is not None
         progress.unevaluated = True
         with writer.paused():
@@ -203,13 +205,33 @@ class _Run:
                 metrics = self.evaluation(state, self.asked.check)
             except Stopped:
                 return {}, None
-            score = self.best.judge(step, state, metrics)
+            try:
+                score = self.best.judge(step, state, metrics)
+            except ValueError as error:
+                self._save(step, state, progress, writer)
+                raise ValueError(
+                    f"{error} Step {step} is saved; mend this and start again, and the "
+                    "run goes on from there."
+                ) from error
         progress.unevaluated = False
         metrics = metrics | {"score": score}
         writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         writer.say(f"validation at step {step}: {shown}")
         return metrics, score
+
+    def _save(
+        self,
+        step: int,
+        state: TrainState,
+        progress: Progress,
+        writer: MetricWriter,
+        score: float | None = None,
+    ) -> None:
+        """Saves the state with its place in the data."""
+        progress.position = self.source.batches.get_state()
+        progress.seen = dict(writer.seen)
+        self.manager.save(step, state, progress, score)
 
 
 def _check_finite(step: int, metrics: Mapping[str, Any], limit: int) -> None:

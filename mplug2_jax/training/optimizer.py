@@ -5,6 +5,7 @@ weight decay 0.02, warm-up from 1e-6 in 200 steps, cosine per step to 1e-6).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -21,9 +22,11 @@ from mplug2_jax.training.layer_decay import layer_factors
 class OptimizerConfig:
     """Learning rates are peaks; the schedule is linear warm-up, then cosine.
 
+    Raises ValueError for values that no schedule and no step could use.
+
     Attributes:
       vision_learning_rate: of the vision encoder alone; everything else, the visual
-        projection included, uses `learning_rate`.
+        projection included, uses `learning_rate`. What has a rate of 0 learns nothing.
       warmup_init, end_learning_rate: where the warm-up starts and the cosine ends;
         with `schedule` "constant" neither is used.
       clip_norm: global gradient norm; 0 turns clipping off.
@@ -49,6 +52,25 @@ class OptimizerConfig:
     freeze: tuple[str, ...] = ()
     layer_decay: float = 1.0
 
+    def __post_init__(self):
+        def need(condition: bool, name: str, expected: str) -> None:
+            if not condition:
+                found = getattr(self, name)
+                raise ValueError(f"optimizer.{name} is {found!r}; expected {expected}.")
+
+        schedules = self.schedule in ("cosine", "constant")
+        need(schedules, "schedule", "'cosine' or 'constant'")
+        for name in (
+            *("learning_rate", "vision_learning_rate", "weight_decay", "clip_norm"),
+            *("warmup_steps", "warmup_init", "end_learning_rate"),
+        ):
+            need(0 <= getattr(self, name) < math.inf, name, "0 or a number above it")
+        for name in ("b1", "b2"):
+            need(0 <= getattr(self, name) < 1, name, "a share from 0 to below 1")
+        need(0 < self.eps < math.inf, "eps", "a number above 0")
+        off = "above 0, and at most 1, which turns it off"
+        need(0 < self.layer_decay <= 1, "layer_decay", off)
+
 
 class Optimizer(NamedTuple):
     """An optax transformation, and which parameters it leaves alone.
@@ -64,13 +86,8 @@ class Optimizer(NamedTuple):
 
 def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
     """The schedule that reaches `peak` after the warm-up and ends at step `steps`."""
-    if config.schedule == "constant":
+    if config.schedule == "constant" or peak == 0:
         return optax.constant_schedule(peak)
-    if config.schedule != "cosine":
-        raise ValueError(
-            f"optimizer.schedule is {config.schedule!r}; expected 'cosine' or "
-            "'constant'."
-        )
     warmup = min(config.warmup_steps, max(steps - 1, 0))
     floor = min(config.end_learning_rate, peak)
     ramp = optax.linear_schedule(min(config.warmup_init, peak), peak, warmup)
@@ -110,15 +127,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> Optimizer:
 
     Frozen parameters have no moments, and their gradients do not count in clipping.
     Initialising raises ValueError if a pattern of `config.freeze` matches none.
-
-    Raises:
-      ValueError: the schedule is unknown, or `layer_decay` is not in (0, 1].
     """
-    if not 0 < config.layer_decay <= 1:
-        raise ValueError(
-            f"optimizer.layer_decay is {config.layer_decay}; expected above 0, and at "
-            "most 1, which turns it off."
-        )
 
     def adamw(peak: float) -> optax.GradientTransformation:
         return optax.adamw(

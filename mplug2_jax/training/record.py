@@ -49,8 +49,15 @@ def claim_workdir(
     """Records configuration and vocabulary; a resumed run's are compared first.
 
     Raises:
-      ValueError: the workdir began with others; the first difference is named.
+      ValueError: the workdir began with others, of which the first difference is named;
+        or it holds the end of a run that cannot go on, and launchers would take it for
+        this one's.
     """
+    if not resumed and (workdir / "final").exists():
+        raise ValueError(
+            f"{workdir} holds final/, the end of a run, and no state to go on from; "
+            "choose another --workdir, or remove final/ to train anew."
+        )
     path, values = workdir / RUN, dataclasses.asdict(config)
     if resumed and path.exists():
         _compare(workdir, json.loads(path.read_text()), json.loads(json.dumps(values)))
@@ -70,6 +77,8 @@ def _compare(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
             continue
         if key not in old and key.partition(".")[0] not in before:
             continue
+        if key == "best_by" and not (workdir / "best").exists():
+            continue  # nothing was chosen by it
         raise ValueError(
             f"{workdir} holds a run with config.{key}={old.get(key)!r}, now it is "
             f"{new.get(key)!r}; set it back, or choose another --workdir."

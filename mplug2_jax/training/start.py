@@ -96,7 +96,8 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
     """The task with its model, with the starting checkpoint's shapes if there is one.
 
     Raises:
-      ValueError: no checkpoint, or one of another vocabulary or another model.
+      ValueError: no checkpoint, or one of another vocabulary or another model, or
+        texts that do not fit it.
     """
     if not config.init_from:
         text = {"vocab_size": tokenizer.vocab_size}
@@ -118,6 +119,7 @@ def make_task(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Task:
 
 
 def _task(config: RunConfig, model: MPlug2Config, tokenizer, mesh: Mesh) -> Task:
+    config.check_lengths(model)
     ids = {"cls_id": tokenizer.start_id, "mask_id": tokenizer.mask_id}
     if config.task in CLASSIFICATION:
         count = 1 if config.classification.regression else len(config.inputs.classes)

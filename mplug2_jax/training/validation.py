@@ -32,6 +32,7 @@ from mplug2_jax.sharding.partition import (
     row_shards,
     shard_batch,
 )
+from mplug2_jax.sharding.replicas import replicated
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.tasks.pretraining import Pretraining
 from mplug2_jax.training.config import PRETRAINING, RETRIEVAL, TEXTS, RunConfig
@@ -148,20 +149,22 @@ def make_evaluation(
 def _used(config: RunConfig, task: Task, tokenizer: Tokenizer, mesh: Mesh) -> Evaluate:
     """Answers and captions, or what is found, scored.
 
-    Each process does its share, on its first device, as many rows at a time as a device
-    has in training; all call what is returned together.
+    Each process does its share on its devices, as many rows of each at a time as in
+    training; all call what is returned together.
     """
     data = config.validation
     opened: Any = open_text_examples if config.task == TEXTS else open_examples
     bad_share = config.batch.max_bad_share
     examples = first(opened(data, bad_share), config.eval_examples)
     parts = config.accumulation * row_shards(mesh)
-    rows = max(1, config.batch.batch_size // parts)
+    rows = max(1, config.batch.batch_size // parts) * len(mesh.local_devices)
     made_of = task.model, None, tokenizer, config.inputs, config.decoding
-    predictor = Predictor(*made_of, rows, config.task, config.rerank)
+    predictor = Predictor(
+        *(*made_of, rows, config.task, config.rerank, config.objectives.temperatures)
+    )
 
     def measure(state: TrainState, check: Callable[[], None]) -> dict[str, float]:
-        its = predictor.replace_params(on_one_device(weights_of(state)))
+        its = predictor.replace_params(on_own_devices(weights_of(state)))
 
         def told(done: int, total: int) -> None:
             check()
@@ -235,16 +238,21 @@ def _validation_losses(
     return measure
 
 
-def on_one_device(tree: Any) -> Any:
-    """Whole arrays on this process's first device; what is there already stays."""
+def on_own_devices(tree: Any) -> Any:
+    """Whole arrays on each of this process's devices; what lies on one stays."""
     leaves = jax.tree.leaves(tree)
     if not leaves or all(len(leaf.sharding.device_set) == 1 for leaf in leaves):
         return tree
-    if all(leaf.is_fully_addressable for leaf in leaves):
-        return jax.device_put(tree, jax.local_devices()[0])
     mesh = leaves[0].sharding.mesh
-    whole = _replicate(mesh)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    own = replicated(mesh.local_devices, len(mesh.local_devices))
+    if all(leaf.is_fully_addressable for leaf in leaves):
+        return jax.device_put(tree, own)
+
+    def alone(leaf: jax.Array) -> jax.Array:
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, own, parts)
+
+    return jax.tree.map(alone, _replicate(mesh)(tree))
 
 
 def on_host(tree: Any) -> Any:

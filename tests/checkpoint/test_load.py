@@ -48,7 +48,9 @@ def saved(tmp_path_factory):
     )
     teacher = jax.tree.map(lambda leaf: leaf + 1, params)
     metadata = Metadata(
-        CONFIG, MODULES, "upstream", {"kind": "test"}, {"num_frames": 4}, rerank=9
+        *(CONFIG, MODULES, "upstream", {"kind": "test"}, {"num_frames": 4}),
+        rerank=9,
+        temperatures=(0.03, 0.4),
     )
     save_checkpoint(folder, params, metadata, teacher=teacher, tokenizer=Tokenizer())
     return folder
@@ -60,7 +62,9 @@ def test_round_trip(saved):
     teacher, _ = load_checkpoint(saved, tree="teacher")
     equal(teacher, jax.tree.map(lambda leaf: leaf + 1, params))
     assert metadata == Metadata(
-        CONFIG, MODULES, "upstream", {"kind": "test"}, {"num_frames": 4}, rerank=9
+        *(CONFIG, MODULES, "upstream", {"kind": "test"}, {"num_frames": 4}),
+        rerank=9,
+        temperatures=(0.03, 0.4),
     )
     assert (saved / "tokenizer" / "vocab.txt").exists()
 

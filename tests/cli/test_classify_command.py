@@ -103,6 +103,7 @@ def test_a_run_on_colours_classifies_new_images(mplug2, trained, world):
     status, lines, _ = mplug2(
         *("evaluate", "--checkpoint", trained, "--task", "classification"),
         *("--annotations", world / "test.jsonl", "--output", world / "out.json"),
+        *("--devices", 1),
     )
     assert status == 0
     metrics = json.loads((world / "out.json").read_text())["metrics"]["classification"]
@@ -136,7 +137,7 @@ def test_json_scores_views_and_bad_files(mplug2, trained, world, tmp_path):
     status, _, _ = mplug2(
         *("evaluate", "--checkpoint", trained, "--task", "classification"),
         *("--annotations", tmp_path / "wide.jsonl", "--clips", 2, "--crops", 3),
-        *("--output", tmp_path / "out.json"),
+        *("--output", tmp_path / "out.json", "--devices", 1),
     )
     assert status == 0
     records = json.loads((tmp_path / "out.json").read_text())["records"]

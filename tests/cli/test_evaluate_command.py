@@ -11,7 +11,7 @@ import small
 from mplug2_jax.checkpoint.load import read_metadata
 from mplug2_jax.cli.progress import Progress
 
-SMALL = ("--batch-size", 2, "--beam-size", small.BEAM)
+SMALL = ("--batch-size", 2, "--beam-size", small.BEAM, "--devices", 1)
 
 
 def annotate(path, clips, texts):
@@ -52,6 +52,7 @@ def test_texts_are_written_as_the_checkpoint_says(mplug2, checkpoint, clips, tmp
     shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("decoding") == {} and config.pop("rerank") == 16
+    assert config.pop("temperatures") == [0.001, 0.5]
     (folder / "config.json").write_text(json.dumps(config))
     assert read_metadata(folder) == read_metadata(checkpoint)
     judged = {"decoding": {"beam_size": small.BEAM, "min_caption_length": 2}}
@@ -60,6 +61,7 @@ def test_texts_are_written_as_the_checkpoint_says(mplug2, checkpoint, clips, tmp
     status, _, _ = mplug2(
         *("evaluate", "--checkpoint", folder, "--batch-size", 2, "--task", "caption"),
         *("--annotations", tmp_path / "test.jsonl", "--output", output, "--no-meteor"),
+        *("--devices", 1),
     )
     written = json.loads(output.read_text())
     assert status == 0 and written["decoding"] == dataclasses.asdict(
@@ -98,12 +100,16 @@ def test_errors_are_one_line(mplug2, checkpoint, tmp_path):
     assert status == 2 and "--limit is 0" in error
     status, _, error = mplug2(*arguments, tmp_path / "tset.jsonl")
     assert status == 2 and "tset.jsonl; expected annotations in JSON lines" in error
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "dataset_info.json").touch()
     for options, message in (
         (("--max-bad-share", 2), "--max-bad-share is 2.0; expected 0 to 1"),
         (("--predictions", "x.json"), "--predictions needs --task qa or"),
         (("--task", "retrieval", "--clips", 4), "--clips needs --task classification"),
         (("--task", "retrieval", "--candidates", "x"), "--candidates needs --task qa"),
         (("--task", "caption", "--rerank", 4), "--rerank needs --task retrieval or"),
+        (("--split", "tset"), "--split is tset, and every annotation is a file or"),
+        (("set:test", "--suite", "--split", "tset"), "every annotation is a file or"),
         (("--dual-softmax",), "--dual-softmax needs --task retrieval or --suite"),
         (("--template", "a {}"), "--template needs --task zero_shot_classification"),
         (("--suite", "--task", "qa"), "--suite does every task, and --task is qa"),
@@ -114,7 +120,7 @@ def test_errors_are_one_line(mplug2, checkpoint, tmp_path):
         (("--task", "qa", "--candidates", "list.json"), "not a JSON list of texts"),
     ):
         (tmp_path / "list.json").write_text('{"a": 1}')
-        given = [tmp_path / o if o == "list.json" else o for o in options]
+        given = [tmp_path / o if o in ("list.json", "set:test") else o for o in options]
         (tmp_path / "test.jsonl").write_text('{"video": "a.mp4", "caption": "w1"}\n')
         (tmp_path / "a.mp4").touch()
         status, _, error = mplug2(*arguments, tmp_path / "test.jsonl", *given)

@@ -78,6 +78,7 @@ def test_own_boxes_in_pixels_are_scored(mplug2, able, image, tmp_path):
     data, output = tmp_path / "mine.jsonl", tmp_path / "results.json"
     data.write_text(json.dumps(line))
     model = ("--checkpoint", able, "--annotations", data, "--batch-size", 2)
+    model += ("--devices", 1)
     status, lines, _ = mplug2("evaluate", *model, "--output", output)
     missed = iou(np.array(boxes[1]), np.array(found[1].pixels))
     assert status == 0 and missed < 0.5

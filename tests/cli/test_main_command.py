@@ -8,6 +8,7 @@ import sys
 import types
 import warnings
 
+import jax
 import pytest
 
 from mplug2_jax.checkpoint.staging import staged
@@ -37,7 +38,7 @@ def command(monkeypatch):
 
 
 def raises(error):
-    def run(args):
+    def run(*_):
         raise error
 
     return run
@@ -113,10 +114,29 @@ def test_a_users_error_is_one_line(command, capsys, error, monkeypatch):
         main(["modules"])
 
 
-def test_an_error_of_ours_is_not_hidden(command):
-    command(raises(TypeError("ours")))
-    with pytest.raises(TypeError, match="ours"):
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError, AssertionError])
+def test_an_error_of_ours_is_not_hidden(command, kind):
+    command(raises(kind("ours")))
+    with pytest.raises(kind, match="ours"):
         main(["modules"])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AssertionError(), "none is there"),  # JAX's, of cuda without a GPU
+        (RuntimeError("Unable to initialize\n'tpu'"), "Unable to initialize 'tpu'"),
+    ],
+)
+def test_devices_that_are_not_there_are_one_line(
+    command, capsys, monkeypatch, error, reason
+):
+    monkeypatch.setattr(jax, "devices", raises(error))
+    command(lambda args: jax.devices(args))
+    assert main(["modules"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("mplug2 modules: error: JAX_PLATFORMS is 'cpu'")
+    assert f"({reason}); install" in said and "unset JAX_PLATFORMS" in said
 
 
 def test_a_warning_is_one_line(command, capsys):

@@ -29,7 +29,10 @@ for command in json.loads(commands):
 
 @pytest.mark.slow
 def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
-    """Three clips: the first process has two of them; it alone prints and writes."""
+    """Three clips: the first process has two of them; it alone prints and writes.
+
+    Each of the two divides its rows over two devices, the one process has one.
+    """
     checkpoint = small.save_pretrained(tmp_path / "checkpoint")
     annotations = tmp_path / "test.jsonl"
     lines = (
@@ -37,8 +40,8 @@ def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
     )
     annotations.write_text("\n".join(map(json.dumps, lines)))
 
-    def commands(folder):
-        model = ["--checkpoint", str(checkpoint), "--batch-size", "2"]
+    def commands(folder, *devices):
+        model = ["--checkpoint", str(checkpoint), "--batch-size", "2", *devices]
         output = ["--output", str(tmp_path / folder / "results.json")]
         given = ["--annotations", str(annotations), "--task", "retrieval"]
         return [
@@ -47,7 +50,7 @@ def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
         ]
 
     first, second = small.in_two_processes(COMMANDS, json.dumps(commands("two")))
-    alone = [mplug2(*command) for command in commands("one")]
+    alone = [mplug2(*command) for command in commands("one", "--devices", "1")]
     assert [status for status, _, _ in alone] == [0, 0]
     said = [line for _, lines, _ in alone for line in lines]
     assert first.splitlines() == [line.replace("/one:", "/two:") for line in said]

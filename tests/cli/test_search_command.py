@@ -30,7 +30,7 @@ def retriever(able):
 @pytest.fixture
 def indexed(mplug2, able, clips, tmp_path):
     folder = tmp_path / "index"
-    model = ("--checkpoint", able, "--batch-size", 2)
+    model = ("--checkpoint", able, "--batch-size", 2, "--devices", 1)
     status, lines, _ = mplug2("index", *clips, clips[0], *model, "--output", folder)
     assert status == 0 and lines == [f"{folder}: 3 files"]
     return folder
@@ -90,7 +90,8 @@ def test_texts_that_are_cut_are_counted_and_read_whole_on_demand(
 def test_unreadable_files_are_named_and_left_out(mplug2, able, clips, tmp_path):
     broken, folder = tmp_path / "broken.mp4", tmp_path / "index"
     broken.write_bytes(b"nothing")
-    model = ("--checkpoint", able, "--batch-size", 2, "--output", folder)
+    model = ("--checkpoint", able, "--batch-size", 2, "--devices", 1)
+    model += ("--output", folder)
     status, lines, error = mplug2("index", broken, clips[0], "gone.jpg", *model)
     assert status == 1 and lines == [f"{folder}: 1 files, 2 left out"]
     assert "broken.mp4" in error and "gone.jpg" in error
@@ -117,6 +118,8 @@ def test_what_cannot_be_searched_is_one_line(
     assert "has no contrastive" in error(QUERY, "--index", indexed, *lacking)
     output = ("--output", tmp_path / "other")
     assert "has no contrastive" in error(clips[0], *lacking, *output, command="index")
+    many = error(clips[0], *lacking, *output, "--devices", 9, command="index")
+    assert "--devices is 9, and a process has 8 here" in many
     broken = tmp_path / "broken"
     shutil.copytree(indexed, broken)
     (broken / FILE).write_bytes((indexed / FILE).read_bytes()[:300])

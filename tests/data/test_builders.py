@@ -162,12 +162,13 @@ def test_missing_files_are_named(manual, capsys):
     assert "give their folder with --manual-dir" in capsys.readouterr().err
 
 
-def test_a_line_of_other_columns_is_named(manual, capsys):
-    write(manual, LAYOUTS["lsmdc_retrieval"][0] | {"LSMDC16_annos_val.csv": "a\tb\n"})
+@pytest.mark.parametrize(("line", "count"), [("a\tb", 2), ("a\t1\t2\t1\t2\t...", 6)])
+def test_a_line_of_other_columns_is_named(manual, capsys, line, count):
+    files = LAYOUTS["lsmdc_retrieval"][0]
+    write(manual, files | {"LSMDC16_annos_val.csv": f"{line}\n"})
     assert prepare("lsmdc_retrieval", manual, "--any-counts")[0] == 2
-    assert "LSMDC16_annos_val.csv, line 1: 2 columns; expected 6" in (
-        capsys.readouterr().err
-    )
+    said = f"LSMDC16_annos_val.csv, line 1: {count} columns; expected 6"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -362,6 +363,11 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
             {"images": [COCO[0] | {"sentences": [{"raw": " "}]}]},
             "image 1: there is no raw",
         ),
+        (
+            *("coco_captions", "dataset_coco.json"),
+            {"images": [COCO[0] | {"sentences": [{"raw": "..."}]}]},
+            "image 1: raw has no words",
+        ),
         (*("coco_captions", "dataset_coco.json"), COCO, " has no list of images"),
         (
             *("flickr30k_captions", "dataset_flickr30k.json"),
@@ -370,8 +376,8 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
         ),
         (
             *("didemo_retrieval", "val_data.json"),
-            [MOMENTS[0] | {"description": ""}],
-            "entry 1: there is no description",
+            [MOMENTS[0] | {"description": "."}],
+            "entry 1: description has no words",
         ),
         (
             *("msrvtt_caption", "test_videodatainfo.json"),
@@ -380,8 +386,8 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
         ),
         (
             *("msrvtt_caption", "test_videodatainfo.json"),
-            {"videos": [], "sentences": [{"video_id": "v", "caption": ""}]},
-            "sentence 1: there is no caption",
+            {"videos": [], "sentences": [{"video_id": "v", "caption": "-"}]},
+            "sentence 1: caption has no words",
         ),
         (
             *("msrvtt_retrieval", "MSRVTT_train.9k.csv"),
@@ -393,6 +399,11 @@ def test_lines_about_images_are_checked(manual, name, file, line, message):
             *("msvd_caption", "AllVideoDescriptions.txt"),
             "".join(f"{clip} a dog\n" for clip in CLIPS[:1100]),  # it is cut off
             "train clip 1101: c1101_0_1101 has no caption .100 of 1200 are bad",
+        ),
+        (
+            *("msvd_caption", "AllVideoDescriptions.txt"),
+            f"{CLIPS[0]} ...\n",
+            "line 1: there is no caption of c1_0_1 .found '...'",
         ),
         (
             *("nocaps", "nocaps_val_4500_captions.json"),
@@ -486,11 +497,28 @@ def test_what_the_web_has_lost_is_left_out_and_counted(manual, capsys, caplog):
     write(manual, LAYOUTS["webvid_2m csv"][0])
     assert prepare("webvid_2m", manual)[0] == 0
     assert "train: 3 examples of 5 listed" in capsys.readouterr().out
-    write(manual, LAYOUTS["image_text files"][0] | {"train/000.txt": " "})
+    write(manual, LAYOUTS["image_text files"][0] | {"train/000.txt": "..."})
     with caplog.at_level(logging.WARNING):
         assert prepare("image_text", manual)[0] == 0
     assert "train: 1 examples of 2 listed" in capsys.readouterr().out
     assert "left out, no text: 000" in caplog.text
+
+
+def test_splits_of_which_the_web_has_kept_nothing_are_left_out(manual, capsys, caplog):
+    files = LAYOUTS["webvid_2m csv"][0]
+    write(manual, {name: its for name, its in files.items() if name.endswith("csv")})
+    status, folder = prepare("webvid_2m", manual)
+    assert status == 2 and not list(folder.parent.iterdir())
+    assert "nothing of what its files list is here" in capsys.readouterr().err
+    gone = {"results_2M_val.csv": "videoid,page_dir,name\n9,gone,a dog\n"}
+    write(manual, files | gone)
+    with caplog.at_level(logging.WARNING):
+        assert prepare("webvid_2m", manual)[0] == 0
+    assert "split validation: nothing of what it lists is here" in caplog.text
+    assert len(Records(folder, "train")) == 3
+    assert not list(folder.glob("*validation*"))
+    with pytest.raises(ValueError, match=r"no split 'validation'; .* \['train'\]"):
+        Records(folder, "validation")
 
 
 def test_media_missing_in_any_split_are_an_error(manual, caplog):

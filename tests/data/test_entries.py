@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mplug2_jax.data.builders.entries import by_id, one_of, text_of, usable
+from mplug2_jax.data.builders.entries import (
+    by_id,
+    caption_of,
+    one_of,
+    text_of,
+    usable,
+)
 
 FILE = Path("a/list.json")
 
@@ -30,6 +36,8 @@ def test_few_bad_entries_are_named_and_left_out(caplog):
     [
         (word, {"word": None}, "there is no word .found None"),
         (word, ["word"], "there is no word"),
+        (lambda entry: caption_of(entry, "a"), {"a": " "}, "there is no a .found ' '"),
+        (lambda entry: caption_of(entry, "a"), {"a": "..."}, "a has no words .found"),
         (lambda entry: entry["x"], {}, "there is no x"),
         (lambda entry: entry + 1, {}, "it is unlike the others .unsupported"),
         (lambda entry: int(float(entry)), "inf", "it is unlike the others"),

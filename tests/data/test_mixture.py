@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mplug2_jax.data import shapes
+from mplug2_jax.data import mixture, shapes
 from mplug2_jax.data.inputs import InputConfig
 from mplug2_jax.data.mixture import BLOCK, Schedule, mixture_batches, parts_of
 from mplug2_jax.data.tokenizers import WordPieceTokenizer
@@ -122,6 +122,12 @@ def test_a_position_resumes_exactly(parts, tokenizer):
         if field == "text":
             one, two = one.values, two.values
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_part_without_examples_is_named(parts, tokenizer, monkeypatch):
+    monkeypatch.setattr(mixture, "open_examples", lambda *its: [])
+    with pytest.raises(ValueError, match="clips: there are no examples"):
+        stream(parts, tokenizer)
 
 
 def test_mistakes_in_a_mixture_are_named(parts, tokenizer):

@@ -104,7 +104,7 @@ def test_the_heaviest_answers_are_taken(examples, tokenizer):
 
 
 def test_no_examples_or_no_texts_is_an_error(examples, tokenizer):
-    with pytest.raises(ValueError, match="no training examples"):
+    with pytest.raises(ValueError, match="training data: there are no examples"):
         batches([], tokenizer)
     silent = [dataclasses.replace(e, captions=()) for e in examples]
     with pytest.raises(ValueError, match="None of the 5 examples has captions"):

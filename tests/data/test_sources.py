@@ -124,6 +124,7 @@ def test_missing_media_are_counted_and_listed_once(folder):
         ('{"video": "", "caption": "x"}', "video must be a text"),
         ('{"video": "video1", "caption": null, "captions": []}', "neither"),
         ('{"video": "video1", "caption": ["x", " "]}', "caption must be a text"),
+        ('{"video": "video1", "captions": ["x", "..."]}', "captions must have words"),
         ('{"video": "video1", "question": "q"}', "needs question and answer"),
         ('{"video": "video1", "answer": "a"}', "answer without its question"),
         ('{"video": "video1", "question": "q", "answer": []}', "empty list"),
@@ -137,6 +138,7 @@ def test_missing_media_are_counted_and_listed_once(folder):
         ('{"video": "video1", "caption": "x", "start": "1"}', "start must be seconds"),
         ('{"video": "video1", "caption": "x", "start": 3, "end": 2}', "not after"),
         ('{"video": "video1", "caption": "x", "end": NaN}', "end must be seconds"),
+        ('{"video": "video1", "label": Infinity}', "class or a finite number"),
     ],
 )
 def test_a_bad_line_is_named(folder, line, complaint):
@@ -144,6 +146,12 @@ def test_a_bad_line_is_named(folder, line, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
         read_jsonl(path)
     assert "data.jsonl, line 2" in str(error.value)
+
+
+def test_questions_and_answers_may_be_signs(folder):
+    path = write(folder, {"video": "video1", "question": "?", "answer": "!"})
+    (qa,) = read_jsonl(path)[0].questions
+    assert (qa.question, qa.answers) == ("?", ("!",))
 
 
 def test_an_empty_or_binary_file_is_named(folder):

@@ -1,5 +1,6 @@
 """Classes of media: records, ranks, top-k, labels that no class has."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -9,7 +10,12 @@ from small import clip
 from mplug2_jax.batching import Encoded, Shapes
 from mplug2_jax.data.examples import Example, Label
 from mplug2_jax.data.video import Media
-from mplug2_jax.evaluation.classification import ClassAsker, score_classes
+from mplug2_jax.evaluation.askers import Asker
+from mplug2_jax.evaluation.classification import (
+    ClassAsker,
+    PromptAsker,
+    score_classes,
+)
 from mplug2_jax.evaluation.runner import _check_views, run_askers
 
 CLASSES = tuple(f"c{i}" for i in range(8))
@@ -19,7 +25,7 @@ SHARES = np.random.default_rng(3).dirichlet(np.ones(8), 40)
 class Drawn:
     """A classifier whose scores are drawn, by the number in an example's path."""
 
-    classes, predictor = CLASSES, None
+    classes, predictor, num_media = CLASSES, None, 1
 
     def read(self, path, start=None, end=None):
         frames = clip(0).copy()
@@ -82,6 +88,33 @@ def test_labels_outside_the_set_are_counted_named_or_an_error():
     assert found.metrics["classification"]["n"] == 39
     reason = "the label 'whistling' is none of the 8 classes"
     assert found.skipped == {"e39": reason}
+
+
+class Silent(Asker):
+    """Nothing is annotated for it."""
+
+    task = "qa"
+
+    def count(self, example):
+        return 0
+
+    def ask(self, encoded, examples, shapes):
+        raise AssertionError("nobody asked")
+
+    def score(self, records):
+        raise AssertionError("nobody asked")
+
+
+@pytest.mark.parametrize("asker", [ClassAsker, PromptAsker])
+def test_another_number_of_images_is_left_out_and_named(asker):
+    alone = examples(["c1"] * 3)
+    pair = dataclasses.replace(alone[0], id="pair", others=("0",))
+    askers = [asker(Drawn()), Silent(None)]
+    found = run_askers(Drawn(), [*alone, pair], askers)
+    assert found.skipped == {"pair": "it is 2 media together; expected 1"}
+    assert found.metrics[asker.task]["n"] == 3
+    with pytest.raises(ValueError, match="None of the media can .* it is 2 media"):
+        run_askers(Drawn(), [pair], askers)
 
 
 def test_regression_is_scored_by_correlation():

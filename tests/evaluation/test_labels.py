@@ -16,7 +16,10 @@ from mplug2_jax.evaluation.labels import (
     spearman,
 )
 
-official = pytest.importorskip("sklearn.metrics")
+
+@pytest.fixture(scope="module")
+def official():
+    return pytest.importorskip("sklearn.metrics")
 
 
 def drawn(classes: int, seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +32,7 @@ def drawn(classes: int, seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_classes_against_scikit_learn(classes, seed):
+def test_classes_against_scikit_learn(official, classes, seed):
     predictions, labels = drawn(classes, seed)
     expected = official.accuracy_score(labels, predictions)
     assert accuracy(predictions, labels) == pytest.approx(expected, abs=1e-12)
@@ -39,7 +42,7 @@ def test_classes_against_scikit_learn(classes, seed):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_f1_against_scikit_learn(share):
+def test_f1_against_scikit_learn(official, share):
     rng = np.random.default_rng(0)
     labels, predictions = (rng.random((2, 300)) < share).astype(int)
     expected = official.f1_score(labels, predictions)

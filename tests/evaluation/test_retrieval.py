@@ -23,6 +23,7 @@ from mplug2_jax.evaluation.retrieval import (
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
+from mplug2_jax.tasks.pretraining import ObjectivesConfig
 
 CAPTIONS = (("w1 w2 w3", "w9 w8"), ("w4 w5",), ("w6 w30 w31 w32",), ("w7",))
 
@@ -58,11 +59,25 @@ def directly(predictor, examples, caption, index):
     return predictor.model.apply({"params": predictor.params}, method=run)
 
 
-@pytest.mark.parametrize(("learned", "used"), [(2.0, 0.5), (-1.0, 0.001), (0.1, 0.1)])
-def test_the_temperature_keeps_to_the_bounds_of_training(predictor, learned, used):
+@pytest.mark.parametrize(
+    ("learned", "used", "within"),
+    [
+        (2.0, 0.5, 0.2),
+        (-1.0, 0.001, 0.03),
+        (0.0147, 0.0147, 0.03),
+        (0.1, 0.1, 0.1),
+    ],
+)
+def test_the_temperature_keeps_to_the_bounds_of_training(
+    predictor, learned, used, within
+):
+    """Those that nobody has stored are the defaults of training."""
     head = predictor.params["contrastive"] | {"temperature": np.float32(learned)}
     its = predictor.replace_params(predictor.params | {"contrastive": head})
+    assert its.temperatures == ObjectivesConfig().temperatures
     assert Retriever(its).temperature == pytest.approx(used)
+    its = dataclasses.replace(its, temperatures=(0.03, 0.2))
+    assert Retriever(its).temperature == pytest.approx(within)
 
 
 def test_stages_are_the_models(predictor, examples):
@@ -243,14 +258,17 @@ def test_progress_is_of_media_and_then_of_pairs(predictor, examples):
 def test_the_command(predictor, examples, tmp_path, capsys):
     its = dataclasses.asdict(predictor.inputs)
     made_of = predictor.model.config, predictor.model.modules
-    metadata = Metadata(*made_of, inputs=its, rerank=2)
+    metadata = Metadata(*made_of, inputs=its, rerank=2, temperatures=(0.1, 0.2))
     folder, annotations = tmp_path / "checkpoint", tmp_path / "test.jsonl"
     save_checkpoint(folder, predictor.params, metadata, tokenizer=small.tokenizer())
     with annotations.open("w") as file:
         for example in examples:
             line = {"video": str(example.media), "captions": example.captions}
             file.write(json.dumps(line) + "\n")
+    assert Retriever.from_checkpoint(folder).predictor.temperatures == (0.1, 0.2)
+    assert Predictor.from_checkpoint(folder).temperatures == (0.1, 0.2)
     options = ["--task", "retrieval", "--batch-size", "3", "--dual-softmax"]
+    options += ["--devices", "1"]
     output = tmp_path / "results.json"
     arguments = ["evaluate", "--checkpoint", str(folder), *options]
     arguments += ["--annotations", str(annotations), "--output", str(output)]
@@ -258,7 +276,8 @@ def test_the_command(predictor, examples, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "4/4 media" in printed.err and "10/10 pairs" in printed.err
     table = dict(line.split() for line in printed.out.splitlines())
-    expected = retrieve(predictor, examples, rerank=2, dual_softmax=True)
+    its = dataclasses.replace(predictor, temperatures=metadata.temperatures)
+    expected = retrieve(its, examples, rerank=2, dual_softmax=True)
     written = json.loads(output.read_text())
     assert written["metrics"] == {"retrieval": expected}
     assert (written["rerank"], written["n"]) == (2, len(examples))

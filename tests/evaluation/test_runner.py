@@ -110,6 +110,15 @@ def test_a_bad_file_is_left_out_and_named(examples, results, tmp_path):
         evaluate(small.predictor(), [broken])
 
 
+def test_several_images_together_are_left_out_and_named(examples, results):
+    """Before one of them is read."""
+    files = Path("left.png"), Path("right.png")
+    pair = Example("pair", files[0], ("w1",), examples[0].questions, others=files[1:])
+    found = evaluate(small.predictor(), [examples[0], pair, *examples[1:]])
+    assert found.skipped == {"pair": "it is 2 media together; expected 1"}
+    assert found.metrics == results.metrics
+
+
 def test_a_decoder_that_hangs_is_left_out(examples, results, monkeypatch):
     monkeypatch.setattr("mplug2_jax.evaluation.runner.READ_TIMEOUT", 0.5)
     released, predictor = threading.Event(), small.predictor()
@@ -145,6 +154,7 @@ import pickle
 import sys
 
 import jax
+import numpy as np
 
 port, index, tests, folder = sys.argv[1:]
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -153,6 +163,16 @@ jax.distributed.initialize(f"localhost:{port}", 2, int(index))
 sys.path.insert(0, tests)
 import small
 from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.sharding.mesh import make_mesh
+from mplug2_jax.sharding.partition import batch_sharding
+from mplug2_jax.training.validation import on_own_devices
+
+whole = np.arange(32)
+rows = batch_sharding(make_mesh())
+spread = jax.make_array_from_callback((32,), rows, whole.__getitem__)
+own = on_own_devices({"weights": spread})["weights"]
+assert own.sharding.device_set == set(jax.local_devices())
+assert np.array_equal(own, whole)
 
 with open(f"{folder}/examples", "rb") as file:
     examples = pickle.load(file)
@@ -172,7 +192,10 @@ with open(f"{folder}/{index}", "w") as file:
 
 @pytest.mark.slow
 def test_two_processes_share_the_examples_and_have_all_results(examples, tmp_path):
-    """Five examples in windows of two: the last window of the second has none."""
+    """Five examples in windows of two: the last window of the second has none.
+
+    Weights that lie over all devices are whole on each of a process's own.
+    """
     bad = dataclasses.replace(examples[0], id="b\u00e4d", media=tmp_path / "gone.mp4")
     again = dataclasses.replace(examples[0], id="again")
     given = [*examples[:2], bad, examples[2], again]

@@ -4,21 +4,24 @@ import dataclasses
 import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import small
 from PIL import Image
 
+from mplug2_jax.cli import options
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.opening import path_and_split
 from mplug2_jax.data.records import Records
 from mplug2_jax.data.sources import read_jsonl
-from mplug2_jax.evaluation import suite
+from mplug2_jax.decoding.settings import Decoding
+from mplug2_jax.evaluation import runner, suite, texts
 from mplug2_jax.evaluation.answers import AnswerRecord, score_answers
 from mplug2_jax.evaluation.gallery import best_and_worst, gallery, quality, right
-from mplug2_jax.evaluation.measured import Measured
+from mplug2_jax.evaluation.measured import Measured, rows
 from mplug2_jax.evaluation.report import _line
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.retriever import Retriever
@@ -79,7 +82,7 @@ def table(folder):
 
 def run(checkpoint, output, *annotations, extra=()):
     arguments = ["evaluate", "--suite", "--checkpoint", checkpoint, "--batch-size", 3]
-    arguments += ["--beam-size", small.BEAM, "--annotations"]
+    arguments += ["--devices", 1, "--beam-size", small.BEAM, "--annotations"]
     arguments += [*annotations, *extra]
     if output is not None:
         arguments += ["--output", output]
@@ -168,6 +171,7 @@ def test_classes_need_names_that_say_a_thing(searching, annotations, tmp_path, c
     assert reason in capsys.readouterr().err
     asked = ["evaluate", "--checkpoint", str(searching), "--batch-size", "3"]
     asked += ["--annotations", str(labelled), "--task", "zero_shot_classification"]
+    asked += ["--devices", "1"]
     assert main(asked) == 2
     assert f"{reason}, which say nothing" in capsys.readouterr().err
     words.write_text("n01440764\ttench\nn02102040\tw9\n")
@@ -262,6 +266,7 @@ def test_pretraining_answers_and_classifies_without_more(
     lines = ({"video": c, "label": n} for c, n in zip(clips, names, strict=True))
     labelled.write_text("\n".join(map(json.dumps, lines)))
     asked = ("--annotations", labelled, "--task", "zero_shot_classification")
+    asked += ("--devices", 1)
     table = said("evaluate", *asked, "--classes", words, "--template", "w5 {}")
     scores = dict(line.split() for line in table.splitlines())
     assert float(scores["zero_shot_classification/accuracy"]) == 100
@@ -280,10 +285,11 @@ def test_several_images_have_classes_but_no_captions(checkpoint, tmp_path, capsy
         Image.new("RGB", (28, 28)).save(tmp_path / name)
     line = {"images": ["a.png", "b.png"], "captions": ["w1"]}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(line))
-    for task in ("caption", "retrieval"):
+    said = {"caption": "is 2 media together", "retrieval": "images; only one at a time"}
+    for task, reason in said.items():
         asked = ["--annotations", str(tmp_path / "pairs.jsonl"), "--task", task]
         assert main(["evaluate", "--checkpoint", str(checkpoint), *asked]) == 2
-        assert "images; only" in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
 
 
 def test_what_cannot_be_done_is_named(checkpoint, annotations, tmp_path, capsys):
@@ -303,6 +309,75 @@ def test_what_cannot_be_done_is_named(checkpoint, annotations, tmp_path, capsys)
     one = ["evaluate", "--checkpoint", str(checkpoint), "--annotations"]
     assert main([*one, *map(str, annotations)]) == 2
     assert "several need --suite" in capsys.readouterr().err
+
+
+@pytest.fixture
+def classifying(monkeypatch):
+    """A model in name only, of cats and dogs; it takes all texts for cats."""
+    tasks, classes = ("classification", "text_classification"), ("cat", "dog")
+    its = SimpleNamespace(can=tasks.__contains__, origin="a model", batch_size=2)
+    its.predictor, its.classes, its.num_media = its, classes, 1
+    its.scores = lambda texts: np.log([[0.7, 0.3]] * len(texts))
+    monkeypatch.setattr(options, "load_predictor", lambda args, task: its)
+    monkeypatch.setattr(texts, "TextClassifier", lambda predictor: its)
+    monkeypatch.setattr(runner, "Classifier", lambda predictor, views: its)
+
+
+def test_a_set_of_other_labels_is_left_out_and_the_next_is_tried(
+    classifying, tmp_path, capsys
+):
+    sets = {
+        "good": ("text", "cat", "dog"),
+        "foreign": ("text", "cat", "cow"),
+        "pictures": ("image", "cow", "cow"),
+        "third": ("text", "cat", "cat"),
+    }
+    files = [tmp_path / f"{name}.jsonl" for name in sets]
+    for path, (what, *labels) in zip(files, sets.values(), strict=True):
+        named = [(str(number), label) for number, label in enumerate(labels)]
+        lines = ({"id": name, what: name, "label": label} for name, label in named)
+        path.write_text("\n".join(map(json.dumps, lines)))
+    for name in ("0", "1"):
+        (tmp_path / name).touch()
+    assert run("none", tmp_path / "out", *files) == 1
+    assert table(tmp_path / "out") == [
+        ["good.jsonl", "", "text_classification", "2"],
+        ["third.jsonl", "", "text_classification", "2"],
+    ]
+    said, printed = (tmp_path / "out" / "results.md").read_text(), capsys.readouterr()
+    assert "2 left out:" in said and "incomplete" not in said
+    for name, count in (("foreign", 1), ("pictures", 2)):
+        reason = f"{name}.jsonl: 0: {count} of 2 labels are outside the set"
+        assert f"- {reason}" in said and f"left out {reason}" in printed.err
+    assert "third.jsonl" in printed.out
+    assert run("none", tmp_path / "out", *files, extra=("--max-bad-share", 0.5)) == 1
+    rows = [row[0] for row in table(tmp_path / "out")]
+    assert rows == ["good.jsonl", "foreign.jsonl", "third.jsonl"]
+
+
+def test_the_table_has_kinds_and_how_boxes_were_decoded():
+    domain = {"cider": 0.5, "n": 2}
+    metrics = {
+        "caption": {"cider": 0.25, "n": 3, "by_kind": {"in-domain": domain}},
+        "grounding": {"accuracy_50": 1.0, "n": 1},
+    }
+    its = Decoding(method="greedy")
+    predictor = SimpleNamespace(
+        decoding=its,
+        caption_decoding=its.config(9, 2),
+        answer_decoding=its.config(9, 1),
+    )
+    how = suite._decodings(predictor)  # type: ignore[arg-type]
+    measured = Measured("a.jsonl", "", (), Results(metrics, {}, {}, 1.0), how)
+    said = "greedy, max length 9, min length 2"
+    assert [row[2:] for row in rows([measured])] == [
+        ("caption", "3", "cider 25.0", said),
+        ("caption/in-domain", "2", "cider 50.0", said),
+        (
+            *("grounding", "1", "accuracy 50 100.0"),
+            "greedy, among boxes that have an area",
+        ),
+    ]
 
 
 def record(**changed):

@@ -124,6 +124,7 @@ def test_a_run_learns_what_follows(finished, capsys):
     assert metrics["text_classification/n"] == 12
     annotations = folder / "pairs.jsonl"
     common = ["--checkpoint", str(folder / "run"), "--annotations", str(annotations)]
+    common += ["--devices", "1"]
     assert main(["evaluate", *common, "--output", str(folder / "out.json")]) == 0
     shown = capsys.readouterr().out
     share = 100 * metrics["text_classification/accuracy"]
@@ -150,6 +151,7 @@ def test_sets_of_glue_are_scored_by_their_own_metrics(finished, tmp_path, capsys
     (tmp_path / "glue").mkdir()
     file = str(shutil.copy(folder / "pairs.jsonl", tmp_path / "glue" / "cola"))
     asked = ["--checkpoint", str(folder / "run"), "--annotations", file]
+    asked += ["--devices", "1"]
     assert main(["evaluate", *asked]) == 0
     table = dict(line.split() for line in capsys.readouterr().out.splitlines())
     its = TextClassifier.from_checkpoint(folder / "run").predictor
@@ -184,7 +186,8 @@ def test_bad_annotations_are_named(finished, capsys):
 
     def given(*lines):
         bad.write_text("\n".join(map(json.dumps, lines)))
-        return ["--checkpoint", str(folder / "run"), "--annotations", str(bad)]
+        its = ["--checkpoint", str(folder / "run"), "--annotations", str(bad)]
+        return [*its, "--devices", "1"]
 
     def error(*lines, task="all"):
         assert main(["evaluate", *given(*lines), "--task", task]) == 2
@@ -207,6 +210,6 @@ def test_bad_annotations_are_named(finished, capsys):
     asked = ["evaluate", "--checkpoint", str(folder / "run"), "--annotations", str(bad)]
     assert main(asked) == 2
     assert "bad.jsonl, line 1: not a JSON object" in capsys.readouterr().err
-    assert main([*asked, "--max-bad-share", "0.5"]) == 0
+    assert main([*asked, "--max-bad-share", "0.5", "--devices", "1"]) == 0
     table = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert table[f"{TASK}/n"] == "1"

@@ -37,7 +37,7 @@ def read(name: str, **changes) -> RunConfig:
     config = RunConfig.from_dict(values)
     model = preset("tiny").replace(
         vision=ONE,
-        text=ONE,
+        text={**ONE, "max_positions": config.model.text.max_positions},
         universal=ONE,
         fusion=ONE,
         decoder=ONE,

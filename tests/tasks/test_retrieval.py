@@ -152,7 +152,9 @@ def config(world):
         batch=BatchConfig(
             CLIPS, captions_per_video=1, crop_scale=None, flip=False, keep_clips=True
         ),
-        objectives=dataclasses.replace(Retrieval.objectives, queue_size=16),
+        objectives=dataclasses.replace(
+            Retrieval.objectives, queue_size=16, max_temperature=0.4
+        ),
         distillation=DistillationConfig(momentum=0.8),
         optimizer=OptimizerConfig(5e-3, 5e-3, schedule="constant", clip_norm=1.0),
         devices=1,
@@ -199,6 +201,7 @@ def test_a_run_starts_from_pretraining_and_learns_to_find(config, tmp_path, caps
     assert metrics["score"] == metrics["text_to_video/recall_1"]
     stored = read_metadata(tmp_path / "run" / "best")
     assert stored.rerank == config.rerank == 0
+    assert stored.temperatures == (0.001, 0.4)
     assert stored.modules == tuple(
         name for name in (*MODULES, *HEADS) if name in COMPOSITION["retrieval"].modules
     )

@@ -103,6 +103,7 @@ def test_the_commands_ask_by_instruction(folder, workdir, capsys):
     said = capsys.readouterr().out.strip()
     assert said == f"{clip}\t{predictor.caption(clip).text}"
     arguments += ["--annotations", str(folder / "train.jsonl"), "--no-meteor"]
+    arguments += ["--devices", "1"]
     assert main(["evaluate", *arguments]) == 0
     table = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert table["caption/n"] == "4"

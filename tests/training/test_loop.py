@@ -31,12 +31,14 @@ from mplug2_jax.training.config import DataConfig, RunConfig, default_config
 from mplug2_jax.training.interrupts import Stopped
 from mplug2_jax.training.loop import DivergedError, train
 from mplug2_jax.training.optimizer import OptimizerConfig
+from mplug2_jax.training.record import claim_workdir
 from mplug2_jax.training.start import (
     make_task,
     open_mesh,
     open_vocabulary,
     starting_weights,
 )
+from mplug2_jax.training.step import TrainState
 from mplug2_jax.training.validation import Best, make_evaluation
 
 RELATIVE = 1e-5  # of losses on other meshes
@@ -208,13 +210,14 @@ def test_utilisation_counts_the_model_s_arithmetic(run_config, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_validation_keeps_the_best(run_config, tmp_path):
-    config = changed(run_config, validation=run_config.train, eval_every=4)
-    results = train(config, tmp_path / "run")
+    """Two devices share its batches."""
+    changes = {"validation": run_config.train, "eval_every": 4, "devices": 2}
+    results = train(changed(run_config, **changes), tmp_path / "run")
     assert {"qa/accuracy", "caption/exact_match", "score"} <= set(results)
     _, metadata = load_checkpoint(tmp_path / "run" / "best")
     assert metadata.source["score"] >= results["score"]
     assert metadata.inputs["num_frames"] == 2
-    assert metadata.task == config.task
+    assert metadata.task == run_config.task
 
 
 @pytest.mark.slow
@@ -239,6 +242,35 @@ def test_an_evaluation_that_is_stopped_twice_is_done_in_the_end(
         assert stopped.value.step == 1 and not (workdir / "final").exists()
     train(config, workdir)
     assert begun == [1, 1, 1, 2] and (workdir / "final").exists()
+
+
+def test_a_name_that_validation_does_not_give_costs_no_step(
+    run_config, tmp_path, monkeypatch
+):
+    taken = []
+    none = dict.fromkeys(f.name for f in dataclasses.fields(TrainState))
+    first = TrainState(**none | {"step": jnp.int32(0), "params": {"w": jnp.zeros(1)}})
+
+    def advance(state, batch, rng):
+        taken.append(int(state.step) + 1)
+        state = dataclasses.replace(state, step=state.step + 1)
+        return state, {"loss": jnp.float32(1)}
+
+    for name, stub in {
+        "create_state": first,
+        "abstract_state": jax.eval_shape(lambda: first),
+        "make_step": advance,
+        "make_evaluation": lambda *_: {"qa/accuracy": 0.5},
+    }.items():
+        monkeypatch.setattr(loop, name, lambda *_, stub=stub, **__: stub)
+    wrong = changed(run_config, steps=3, eval_every=2, best_by="qa/acuracy")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="best_by is .*qa/accuracy.* 2 is saved; "):
+            train(wrong, tmp_path)
+    mended = changed(wrong, best_by="qa/accuracy")
+    assert train(mended, tmp_path)["score"] == 0.5 and taken == [1, 2, 3]
+    with pytest.raises(ValueError, match="best_by='qa/accuracy', now it is ''"):
+        train(changed(wrong, best_by=""), tmp_path)
 
 
 @pytest.mark.slow
@@ -285,6 +317,13 @@ def test_best_is_the_best_and_no_earlier_run_s(tmp_path):
     fresh = best(resumed=False)  # a run that was lost before its first state
     assert not (tmp_path / "best").exists()
     assert judge(fresh, 1, 0.1) == 1
+
+
+def test_the_end_of_another_run_is_not_taken_for_this_one_s(run_config, tmp_path):
+    (tmp_path / "final").mkdir()
+    with pytest.raises(ValueError, match="holds final/, the end of a run, and no st"):
+        claim_workdir(tmp_path, run_config, small.tokenizer(), resumed=False)
+    claim_workdir(tmp_path, run_config, small.tokenizer(), resumed=True)
 
 
 def test_steps_without_a_finite_loss_end_the_run(run_config, tmp_path):

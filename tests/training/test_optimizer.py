@@ -66,7 +66,7 @@ def test_clipping_bounds_the_gradient():
 
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="linear.*expected 'cosine' or 'constant'"):
-        make_optimizer(OptimizerConfig(schedule="linear"), 10)
+        OptimizerConfig(schedule="linear")
 
 
 def params_of_two():
@@ -179,7 +179,29 @@ def test_factors_scale_what_the_optimizer_does():
     np.testing.assert_allclose(shares["vision"]["class_embedding"], 1 / 16)
 
 
-@pytest.mark.parametrize("decay", [0.0, -0.5, 1.5, float("nan")])
-def test_layer_decay_is_a_share(decay):
-    with pytest.raises(ValueError, match="layer_decay is .*above 0, and at most 1"):
-        make_optimizer(OptimizerConfig(layer_decay=decay), 10)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "layer_decay": (0.0, -0.5, 1.5, float("nan")),
+        "learning_rate": (-1e-4, float("nan"), float("inf")),
+        "vision_learning_rate": (-1e-4,),
+        "weight_decay": (-0.1,),
+        "clip_norm": (-1.0,),
+        "warmup_steps": (-1,),
+        "b1": (1.5, -0.1),
+        "b2": (1.0,),
+        "eps": (0.0,),
+    }.items(),
+)
+def test_what_no_step_could_use_is_named(name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"optimizer\.{name} is .*; expected "):
+            OptimizerConfig(**{name: value})
+
+
+def test_a_rate_of_0_is_none():
+    params = params_of_two()
+    optimizer = make_optimizer(OptimizerConfig(1e-2, 0.0), 10)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert not np.any(jax.tree.leaves(updates["vision"])[0])
+    assert np.all(jax.tree.leaves(updates["fusion"])[0] < 0)

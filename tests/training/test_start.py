@@ -52,6 +52,14 @@ def test_a_preset_s_value_asks_for_nothing_but_in_pretraining(model_of, name):
         model_of("pretraining", stored, STORED, modules)
 
 
+def test_texts_fit_the_positions_of_the_checkpoint_s_model(model_of):
+    """Those of this task alone: questions of up to 25 tokens do not matter here."""
+    enough, short = (STORED.replace(text={"max_positions": n}) for n in (20, 19))
+    assert model_of("captioning", enough, STORED) == enough
+    with pytest.raises(ValueError, match="caption_length is 20; expected .* to 19, "):
+        model_of("captioning", short, STORED)
+
+
 @pytest.mark.parametrize("task", ["pretraining", "retrieval"])
 def test_a_head_that_starts_here_is_as_configured(model_of, task):
     wanted = STORED.replace(contrastive={"after": "encoder", "width": 8})

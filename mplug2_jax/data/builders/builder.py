@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python import array_record_module  # type: ignore
 from tensorflow_datasets.core import file_adapters, writer
+from tensorflow_datasets.core.splits import SplitDict
 
 from mplug2_jax.data.builders import DATASETS
 from mplug2_jax.data.builders.declaration import Counts, Dataset, Shard
@@ -90,6 +91,28 @@ class Mplug2Data(tfds.core.ShardBasedBuilder):
             for name, split in splits.items()
             for progress in [self._progress(name, split.counts.media)]
         }
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        """Writes the splits, and leaves out those of which only the list is here.
+
+        Raises:
+          FileNotFoundError: none is left.
+        """
+        super()._download_and_prepare(dl_manager, download_config)
+        splits = self.info.splits.values()
+        if not (filled := [split for split in splits if split.num_examples]):
+            shutil.rmtree(self.parts)  # else what is fetched later would not be read
+            raise FileNotFoundError(
+                f"{self.dataset.name}: nothing of what its files list is here; the "
+                f"manual directory must hold {self.dataset.files}."
+            )
+        said = "%s, split %s: nothing of what it lists is here; the split is left out"
+        for split in splits:
+            if not split.num_examples:
+                logging.warning(said, self.dataset.name, split.name)
+                for path in split.filepaths:
+                    path.unlink()
+        self.info.set_splits(SplitDict(filled))
 
     def _check_parts(self, shards: Mapping[str, Any]) -> None:
         """Drops finished shards of another state of the annotations."""

@@ -65,7 +65,8 @@ class Dataset:
       counts: published by who made the data or the splits; the files must have them.
       reported: by papers only; other numbers of the files are logged.
       web: files are collected from the web, and some are always missing: however many,
-        they are named in the log and left out when the records are written.
+        they are named in the log and left out when the records are written, as are
+        splits of which none is there.
       max_missing: share of a split's media that may be missing; more are an error, in
         every split of a set that is not from the web, unless any counts will do.
       manual: whether there is a manual directory at all.

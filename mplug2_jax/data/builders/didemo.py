@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.entries import text_of, usable
+from mplug2_jax.data.builders.entries import caption_of, text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
 from mplug2_jax.data.examples import Example
 
@@ -36,7 +36,7 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
 
 
 def _moment(record: Any) -> tuple[str, str]:
-    return text_of(record, "video"), text_of(record, "description")
+    return text_of(record, "video"), caption_of(record, "description")
 
 
 # Videos: github.com/albanie/collaborative-experts, misc/datasets/didemo, whose training

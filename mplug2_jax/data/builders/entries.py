@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from absl import logging
 
+from mplug2_jax.data.text import clean_caption
+
 T = TypeVar("T")
 MAX_BAD_SHARE = 0.01  # of the entries of a file
 # What functions raise that meet an entry unlike the others.
@@ -84,6 +86,18 @@ def text_of(record: Any, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"there is no {key} (found {value!r})")
     return value.strip()
+
+
+def caption_of(record: Any, key: str) -> str:
+    """What an entry says under `key`, of which cleaning leaves something.
+
+    Raises:
+      ValueError: it says nothing there, or has no words.
+    """
+    value = text_of(record, key)
+    if not clean_caption(value):
+        raise ValueError(f"{key} has no words (found {value!r})")
+    return value
 
 
 def one_of(record: Any, key: str, known: Collection[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
-from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.entries import caption_of, text_of
 from mplug2_jax.data.builders.shards import folder_split, table_split, tar_split
 from mplug2_jax.data.examples import Example
 
@@ -53,7 +53,7 @@ def _line(manual: Path, row: dict[str, str]) -> Example:
 
 def _row(manual: Path, row: Any) -> Example:
     image = text_of(row, "image")
-    return Example(image, manual / image, (text_of(row, "caption"),))
+    return Example(image, manual / image, (caption_of(row, "caption"),))
 
 
 FILES = (

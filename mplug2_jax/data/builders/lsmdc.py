@@ -7,6 +7,7 @@ from mplug2_jax.data.builders.declaration import Counts, Dataset
 from mplug2_jax.data.builders.entries import usable
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_lines
 from mplug2_jax.data.examples import Example
+from mplug2_jax.data.text import clean_caption
 
 FILES = {
     "train": "LSMDC16_annos_training.csv",
@@ -41,7 +42,7 @@ def _line(line: str) -> tuple[str, str] | None:
     columns = [column.strip() for column in line.split("\t")]
     if not any(columns):
         return None
-    if len(columns) != COLUMNS or not columns[0] or not columns[-1]:
+    if len(columns) != COLUMNS or not columns[0] or not clean_caption(columns[-1]):
         raise ValueError(
             f"{len(columns)} columns; expected {COLUMNS} with tabs between, the first "
             "a clip and the last a sentence"

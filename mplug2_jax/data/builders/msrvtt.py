@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.entries import one_of, text_of, usable
+from mplug2_jax.data.builders.entries import caption_of, one_of, text_of, usable
 from mplug2_jax.data.builders.reading import (
     MediaFolders,
     find,
@@ -38,7 +38,7 @@ class _Captioned:
 
 
 def _sentence(record: Any) -> tuple[str, str]:
-    return text_of(record, "video_id"), text_of(record, "caption")
+    return text_of(record, "video_id"), caption_of(record, "caption")
 
 
 def _caption(manual: Path) -> dict[str, list[Example]]:
@@ -68,7 +68,7 @@ def _retrieval(manual: Path) -> dict[str, list[Example]]:
 
     def tested(row: Any) -> Example:
         name = text_of(row, "video_id")
-        return Example(name, media(name), (text_of(row, "sentence"),))
+        return Example(name, media(name), (caption_of(row, "sentence"),))
 
     rows = read_table(test, ("video_id", "sentence"))
     return {

@@ -13,6 +13,7 @@ from mplug2_jax.data.builders.reading import (
     read_lines,
 )
 from mplug2_jax.data.examples import Example
+from mplug2_jax.data.text import clean_caption
 
 FOLDERS = ("YouTubeClips", "video", ".")
 # The usual split of the captions, by number in youtube_mapping.txt, from 1 on.
@@ -56,8 +57,8 @@ def _described(line: str) -> tuple[str, str] | None:
     if not line.strip() or line.startswith("#"):
         return None
     clip, _, caption = line.partition(" ")
-    if not caption.strip():
-        raise ValueError(f"there is no caption of {clip}")
+    if not clean_caption(caption):
+        raise ValueError(f"there is no caption of {clip} (found {caption!r})")
     return clip, caption.strip()
 
 

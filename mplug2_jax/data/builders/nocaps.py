@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.entries import text_of, usable
+from mplug2_jax.data.builders.entries import caption_of, text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, find, read_json
 from mplug2_jax.data.examples import KIND, Example, Label
 
@@ -38,7 +38,7 @@ def _examples(manual: Path, split: str) -> list[Example]:
     def caption(record: Any) -> tuple[str, str]:
         if (id_ := text_of(record, "image_id")) not in examples:
             raise ValueError(f"there is no image {id_}")
-        return id_, text_of(record, "caption")
+        return id_, caption_of(record, "caption")
 
     examples = dict(usable(file, read_json(file, "images"), image, "image"))
     captions: dict[str, tuple[str, ...]] = defaultdict(tuple)

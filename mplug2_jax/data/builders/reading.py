@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mplug2_jax.data.builders.entries import one_of, text_of, usable
+from mplug2_jax.data.builders.entries import caption_of, one_of, text_of, usable
 from mplug2_jax.data.examples import QA, Example
 from mplug2_jax.data.sources import SUFFIXES
 
@@ -185,7 +185,7 @@ def karpathy_splits(
 
     def parse(image: Any, sentence: Any) -> tuple[tuple[str, str, Path], str]:
         split = KARPATHY[one_of(image, "split", KARPATHY)]
-        return (split, *medium(image)), text_of(sentence, "raw")
+        return (split, *medium(image)), caption_of(sentence, "raw")
 
     images = read_json(file, "images")
     for key, caption in usable(file, images, parse, "image", within="sentences"):

@@ -17,6 +17,7 @@ from mplug2_jax.data.builders.reading import check_header
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.files import MediaFile, StoredFile
 from mplug2_jax.data.sources import SUFFIXES
+from mplug2_jax.data.text import clean_caption
 
 TAR_END = bytes(1024)  # two empty blocks
 Row = dict[str, str]
@@ -182,7 +183,7 @@ def _read_pairs(folder: Path, texts: Sequence[Path]) -> Iterator[Example]:
 
 def _pair(key: str, media: MediaFile | None, caption: str) -> Example | None:
     """A medium and its text; links die, so what lacks one of them is left out."""
-    if media is not None and caption:
+    if media is not None and clean_caption(caption):
         return Example(key, media, (caption,))
     logging.warning("left out, no %s: %s", "text" if media else "file", key)
     return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.data.builders.declaration import Counts, Dataset
-from mplug2_jax.data.builders.entries import text_of, usable
+from mplug2_jax.data.builders.entries import caption_of, text_of, usable
 from mplug2_jax.data.builders.reading import MediaFolders, asked, find, read_json
 from mplug2_jax.data.examples import Example
 
@@ -23,7 +23,7 @@ def _regions(manual: Path) -> dict[str, list[Example]]:
 
 
 def _region(image: Any, region: Any) -> tuple[str, str]:
-    return text_of(image, "id"), text_of(region, "phrase")
+    return text_of(image, "id"), caption_of(region, "phrase")
 
 
 def _qa(manual: Path) -> dict[str, list[Example]]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mplug2_jax.data.builders.declaration import Content, Dataset
-from mplug2_jax.data.builders.entries import text_of
+from mplug2_jax.data.builders.entries import caption_of, text_of
 from mplug2_jax.data.builders.reading import find
 from mplug2_jax.data.builders.shards import table_split, tar_split
 from mplug2_jax.data.examples import Example
@@ -31,7 +31,7 @@ def _row(videos: Path, row: dict[str, str]) -> Example:
     """A row: videoid, contentUrl, duration, page_dir, name."""
     number = text_of(row, "videoid")
     path = videos / row.get("page_dir", "") / f"{number}.mp4"
-    return Example(number, path, (text_of(row, "name"),))
+    return Example(number, path, (caption_of(row, "name"),))
 
 
 def _dataset(size: str) -> Dataset:
