@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from jax.sharding import NamedSharding, PartitionSpec
 from tensorboardX.proto.event_pb2 import Event
 
 from mplug2_jax.checkpoint.load import load_checkpoint, read_metadata
@@ -210,14 +211,13 @@ def test_utilisation_counts_the_model_s_arithmetic(run_config, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_validation_keeps_the_best(run_config, tmp_path):
-    """Two devices share its batches."""
-    changes = {"validation": run_config.train, "eval_every": 4, "devices": 2}
-    results = train(changed(run_config, **changes), tmp_path / "run")
+    config = changed(run_config, validation=run_config.train, eval_every=4)
+    results = train(config, tmp_path / "run")
     assert {"qa/accuracy", "caption/exact_match", "score"} <= set(results)
     _, metadata = load_checkpoint(tmp_path / "run" / "best")
     assert metadata.source["score"] >= results["score"]
     assert metadata.inputs["num_frames"] == 2
-    assert metadata.task == run_config.task
+    assert metadata.task == config.task
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_a_name_that_validation_does_not_give_costs_no_step(
 def test_a_run_is_judged_by_what_it_trains(run_config, tmp_path):
     """Captions of the validation data are none of a model's that learns to answer.
 
-    Videos that cannot be read are left out, up to the share.
+    Videos that cannot be read are left out, up to the share; two devices do the rest.
     """
     train_path = Path(run_config.train.path)
     there, lost = map(json.loads, train_path.read_text().splitlines()[:2])
@@ -290,11 +290,14 @@ def test_a_run_is_judged_by_what_it_trains(run_config, tmp_path):
         task="question_answering",
         validation=DataConfig(str(own)),
         batch={"max_bad_share": 0.5},
+        devices=2,
     )
     tokenizer, mesh = open_vocabulary(config), open_mesh(config)
     task = make_task(config, tokenizer, mesh)
     measure = make_evaluation(config, task, tokenizer, mesh)
-    state = types.SimpleNamespace(params=task.init(jax.random.key(0)), ema=None)
+    whole = NamedSharding(mesh, PartitionSpec())
+    params = jax.device_put(task.init(jax.random.key(0)), whole)
+    state = types.SimpleNamespace(params=params, ema=None)
     metrics = measure(state, lambda: None)
     assert {name.split("/")[0] for name in metrics} == {"qa"}
 
