@@ -132,7 +132,7 @@ def _add_task_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         default="all",
         help="all (default): captions, answers, boxes and classes that are annotated "
-        "and that the checkpoint was trained for",
+        "and that the checkpoint was trained for; of one trained for it, retrieval",
     )
     add(
         "--suite",
@@ -205,6 +205,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--suite does every task, and --task is {args.task}; leave one out."
         )
+    if args.task == "all" and not args.suite and _searches(args.checkpoint):
+        args.task = "retrieval"
     _check_options(args, "--suite" if args.suite else f"--task {args.task}")
     if args.split is not None and not any(map(_needs_split, args.annotations)):
         raise ValueError(
@@ -235,6 +237,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.task == "retrieval"
         else _texts(args, examples)
     )
+
+
+def _searches(checkpoint: str) -> bool:
+    """Whether a checkpoint was trained for retrieval alone."""
+    from mplug2_jax.checkpoint.load import read_metadata
+    from mplug2_jax.checkpoint.parts import find_checkpoint
+
+    return read_metadata(find_checkpoint(checkpoint)).task == "retrieval"
 
 
 def _needs_split(path: str) -> bool:

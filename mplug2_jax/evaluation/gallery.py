@@ -78,14 +78,17 @@ def _sections(measured: Measured) -> list[str]:
 
 
 def best_and_worst(task: str, records: Sequence[Record]) -> dict[str, list[Record]]:
-    """By `quality`; of equally good or bad ones those that the model was surest of."""
+    """By `quality`; of equally good or bad ones those that the model was surest of.
+
+    None is both: of few records the better half are the best, the others the worst.
+    """
     marked = [(quality(task, record), record) for record in records]
-    best = sorted(marked, key=lambda pair: (-pair[0], -pair[1].score))
-    worst = sorted(marked, key=lambda pair: (pair[0], -pair[1].score))
-    return {
-        name: [record for _, record in order[:SHOWN]]
-        for name, order in (("best", best), ("worst", worst))
-    }
+    marked.sort(key=lambda pair: (-pair[0], -pair[1].score))
+    count = min(SHOWN, (len(marked) + 1) // 2)
+    best, rest = marked[:count], marked[count:]
+    rest.sort(key=lambda pair: (pair[0], -pair[1].score))
+    shown = {"best": best, "worst": rest[:SHOWN]}
+    return {name: [record for _, record in its] for name, its in shown.items() if its}
 
 
 def quality(task: str, record: Record) -> float:

@@ -85,10 +85,17 @@ def open_mesh(config: RunConfig) -> Mesh:
 
 
 def open_vocabulary(config: RunConfig) -> Tokenizer:
-    """The tokenizer named, else the starting checkpoint's, else BERT's."""
+    """The tokenizer named, else the starting checkpoint's, else BERT's.
+
+    Raises:
+      ValueError: there is no starting checkpoint, or the vocabulary cannot be read.
+      OSError: there is no vocabulary.
+    """
     stored = None
     if config.init_from and not config.vocab:
-        stored = stored_tokenizer(find_checkpoint(config.init_from))
+        folder = find_checkpoint(config.init_from)
+        read_metadata(folder)  # that it is missing is said before a vocabulary is
+        stored = stored_tokenizer(folder)
     return stored or open_tokenizer(config.vocab)
 
 

@@ -258,7 +258,8 @@ def test_progress_is_of_media_and_then_of_pairs(predictor, examples):
 def test_the_command(predictor, examples, tmp_path, capsys):
     its = dataclasses.asdict(predictor.inputs)
     made_of = predictor.model.config, predictor.model.modules
-    metadata = Metadata(*made_of, inputs=its, rerank=2, temperatures=(0.1, 0.2))
+    used = {"rerank": 2, "temperatures": (0.1, 0.2)}
+    metadata = Metadata(*made_of, inputs=its, task="retrieval", **used)
     folder, annotations = tmp_path / "checkpoint", tmp_path / "test.jsonl"
     save_checkpoint(folder, predictor.params, metadata, tokenizer=small.tokenizer())
     with annotations.open("w") as file:
@@ -267,8 +268,7 @@ def test_the_command(predictor, examples, tmp_path, capsys):
             file.write(json.dumps(line) + "\n")
     assert Retriever.from_checkpoint(folder).predictor.temperatures == (0.1, 0.2)
     assert Predictor.from_checkpoint(folder).temperatures == (0.1, 0.2)
-    options = ["--task", "retrieval", "--batch-size", "3", "--dual-softmax"]
-    options += ["--devices", "1"]
+    options = ["--batch-size", "3", "--dual-softmax", "--devices", "1"]
     output = tmp_path / "results.json"
     arguments = ["evaluate", "--checkpoint", str(folder), *options]
     arguments += ["--annotations", str(annotations), "--output", str(output)]

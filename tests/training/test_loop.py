@@ -402,7 +402,10 @@ def get_config():
         (["--config.mesh.tensor=3"], "product is the number of devices"),
         (["--config.batch.batch_size=5"], "batch of 5 does not divide"),
         (["--config.devices=9"], "there are 8 devices"),
-        (["--config.init_from=nowhere"], "There is no checkpoint at nowhere"),
+        (
+            ["--config.init_from=nowhere", "--config.vocab="],
+            "There is no checkpoint at nowhere",
+        ),
         (["--workdir=/proc/run"], "cannot be written"),
         (["--workdir=gs://bucket/run"], "gs://bucket/run is in a bucket"),
     ],
