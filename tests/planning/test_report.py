@@ -82,7 +82,8 @@ def test_chips_are_counted(chips, shown):
 
 
 def test_size_is_the_preset_s_or_the_numbers():
-    large = preset("large").replace(numerics={"remat": "full"}, vision={"drop_path": 1})
+    other = {"numerics": {"remat": "full"}, "vision": {"drop_path": 0.5}}
+    large = preset("large").replace(**other)
     assert size_of(large) == "large"
     fewer = large.replace(vision={"num_layers": 5})
     assert size_of(fewer) == "vision 1024 x 5, text 1024 x 24"
