@@ -213,6 +213,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"--split is {args.split}, and every annotation is a file or names its "
             "split (PATH:SPLIT); leave it out."
         )
+    args.split = args.split or SPLIT
     if args.suite:
         return _suite(args)
     if len(args.annotations) > 1:
@@ -220,10 +221,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"{len(args.annotations)} annotations were given; several need --suite."
         )
     data, opened, texts = open_annotations(
-        args.annotations[0],
-        args.split or SPLIT,
-        args.media_dir or "",
-        args.max_bad_share,
+        args.annotations[0], args.split, args.media_dir or "", args.max_bad_share
     )
     examples = first(opened, args.limit)
     if texts:
@@ -273,7 +271,7 @@ def _suite(args: argparse.Namespace) -> int:
         raise ValueError("--suite writes several files; give it a folder by --output.")
     predictor = options.load_predictor(args, None)
     its_options = Options(
-        split=args.split or SPLIT,
+        split=args.split,
         media=args.media_dir or "",
         limit=args.limit,
         max_bad_share=args.max_bad_share,

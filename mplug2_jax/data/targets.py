@@ -176,7 +176,9 @@ class LabelNumbers:
     def __call__(self, labels: Sequence[str | None]) -> np.ndarray:
         """One for each label; None is padding, and does not count."""
         if self.classes is None:
-            return np.array([np.nan if x is None else _number(x) for x in labels], "f4")
+            return np.array(
+                [np.nan if x is None else finite_number(x) for x in labels], "f4"
+            )
         if unknown := [x for x in labels if x is not None and x not in self.classes]:
             raise ValueError(
                 f"the label {unknown[0]!r} is none of the {len(self.classes)} classes"
@@ -185,8 +187,12 @@ class LabelNumbers:
         return np.array(known, np.int32)
 
 
-def _number(label: str) -> float:
-    """Raises ValueError for NaN too, which would count as padding, and infinity."""
+def finite_number(label: str) -> float:
+    """What a label of regression says.
+
+    Raises:
+      ValueError: no number, or NaN, which would count as padding, or infinity.
+    """
     try:
         number = float(label)
     except ValueError:

@@ -20,6 +20,7 @@ from mplug2_jax.data.records import described
 from mplug2_jax.data.video import Media
 from mplug2_jax.evaluation.results import Record, Results
 from mplug2_jax.evaluation.runner import READ_TIMEOUT, read_whole
+from mplug2_jax.evaluation.usable import UnusableError
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Encodings, Retriever
 
@@ -34,7 +35,7 @@ def silent(what: str) -> Callable[[int, int], None]:
     return lambda done, total: None
 
 
-class TooManyUnusableError(ValueError):
+class TooManyUnusableError(UnusableError):
     """More examples than allowed cannot be searched.
 
     Attributes:

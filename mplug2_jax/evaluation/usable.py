@@ -1,7 +1,8 @@
 """Labels outside the set: a share of them is left out and named, more are an error."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
+
+from mplug2_jax.data.targets import finite_number
 
 MAX_BAD_SHARE = 0.01
 
@@ -48,6 +49,7 @@ def usable(label: str, classes: Collection[str]) -> bool:
     if classes:
         return label in classes
     try:
-        return math.isfinite(float(label))
+        finite_number(label)
     except ValueError:
         return False
+    return True
