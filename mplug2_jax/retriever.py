@@ -11,7 +11,7 @@ retriever.search(Index.load("clips.index"), "a man plays the piano")
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -184,19 +184,15 @@ class Retriever:
         texts: Encodings,
         media: Encodings,
         pairs: Sequence[tuple[int, int]],
-        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Float[np.ndarray, "P"]:
         """Log odds that text and medium of each pair of places belong together.
-
-        Args:
-          progress: called with the pairs done and their number; may raise.
 
         Raises:
           ValueError: the model has no matching head.
         """
         self._require(retrieval.MATCHING)
         its, rows = self.predictor, self.predictor.batch_size
-        found, done = np.empty(len(pairs), np.float32), 0
+        found = np.empty(len(pairs), np.float32)
         by_length: dict[int, list[int]] = {}
         for place, (_, medium) in enumerate(pairs):
             by_length.setdefault(len(media.states[medium]), []).append(place)
@@ -211,8 +207,6 @@ class Retriever:
                     np.stack([texts.masks[text] for text, _ in ours]),
                 )
                 found[batch] = np.asarray(out)[: len(batch)]
-                done += len(batch)
-                progress(done, len(pairs))
         return found
 
     def search(

@@ -1,6 +1,6 @@
 """Every test sees eight CPU devices and exact float32 products.
 
-Programs run once here, so the compiler is told not to try hard: a third of the time.
+Programs run once here, so the compiler is told not to try hard.
 """
 
 import os
@@ -11,6 +11,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false"
+    + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
 )
 
 import jax  # noqa: E402

@@ -5,7 +5,7 @@ Several processes share the media: each encodes its own and matches their pairs.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Encodings, Retriever
 
 DEPTHS = (1, 5, 10)
+MATCHED_AT_ONCE = 16  # batches of pairs
 TASK = "retrieval"
 # Given what is counted: what is told how many are done, and how many there are.
 Progress = Callable[[str], Callable[[int, int], None]]
@@ -93,8 +94,8 @@ def search_results(
         by `dual`, which knows all queries of the test at once.
       max_bad_share: of the examples, which may have no caption, or a medium that cannot
         be read: the others are searched as if these were not there.
-      progress: of this process's media, and then its pairs, of each direction; what is
-        told between batches may raise.
+      progress: of the media, and then the pairs, of each direction; every process tells
+        it as often, between batches, and it may raise.
 
     Raises:
       TooManyUnusableError: there are more of them, or no others.
@@ -157,18 +158,18 @@ def _read(
     def read(place: int) -> Media:
         return within(READ_TIMEOUT, read_whole, its, examples[place])
 
-    mine = [place for place in places if _owner(place) == jax.process_index()]
-    done, tell = 0, progress("media")
+    owner = _owner(np.array(places))
+    mine = [p for p, of in zip(places, owner, strict=True) if of == jax.process_index()]
     with read_ahead(read, mine, 2 * its.batch_size) as results:
-        for window in batched(results, its.batch_size):
+        windows = batched(results, its.batch_size)
+        for _ in _rounds(owner, its.batch_size, progress("media")):
+            window = next(windows, [])
             usable = [medium for _, medium in window if isinstance(medium, Media)]
             encoded = retriever.encode_window(usable)
             features += [vector for vector, _ in encoded]
             states += [state for _, state in encoded if keep_states]
             errors = ((p, e) for p, e in window if not isinstance(e, Media))
             bad |= {str(place): str(error) for place, error in errors}
-            done += len(window)
-            tell(done, len(mine))
     # Whether these are too many, all processes must find alike.
     bad = gather_by_id(bad)
     skipped |= {known[int(place)].id: why for place, why in bad.items()}
@@ -180,6 +181,15 @@ def _read(
 def _owner(place: Any) -> Any:
     """Which process reads a medium; of an array of places, of each."""
     return place % jax.process_count()
+
+
+def _rounds(
+    owner: Int[np.ndarray, "A"], size: int, tell: Callable[[int, int], None]
+) -> Iterator[None]:
+    """As many turns on every process, each of at most `size` of what it owns; tells."""
+    for turn in range(-(-int(np.bincount(owner).max(initial=0)) // size)):
+        yield
+        tell(min((turn + 1) * size * jax.process_count(), len(owner)), len(owner))
 
 
 def _records(
@@ -310,9 +320,12 @@ class _Compared:
         ours = owner == jax.process_index()
         places = np.searchsorted(self.mine, media[ours])
         its = list(zip(texts[ours].tolist(), places.tolist(), strict=True))
-        tell = self.progress("pairs")
-        odds = self.retriever.match(self.texts, self.media, its, tell)
-        return _joined(odds, owner)[back]
+        size = MATCHED_AT_ONCE * self.retriever.predictor.batch_size
+        parts, odds = batched(its, size), [np.empty(0, np.float32)]
+        for _ in _rounds(owner, size, self.progress("pairs")):
+            part = next(parts, [])
+            odds.append(self.retriever.match(self.texts, self.media, part))
+        return _joined(np.concatenate(odds), owner)[back]
 
 
 def _joined(

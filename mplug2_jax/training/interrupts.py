@@ -1,8 +1,8 @@
 """Signals that end a run in good order.
 
 A scheduler that wants its machine back sends SIGTERM, a user presses Ctrl-C (SIGINT).
-Neither breaks a step: the loop asks between steps, saves, and raises `Stopped`. A
-second signal does not wait.
+Neither breaks a step: the loop asks between steps, and validation between batches; the
+loop saves, and raises `Stopped`. A second signal does not wait.
 """
 
 import contextlib
@@ -56,6 +56,7 @@ class Interrupts:
     def __init__(self):
         self.signum: int | None = None
         self.deferred = False
+        self._times = 0  # that was asked
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """The handler."""
@@ -64,20 +65,20 @@ class Interrupts:
             raise Stopped(signum, hurried=self.deferred)
 
     def check(self) -> None:
-        """Raises `Stopped` if a signal has come to this process."""
-        if self.signum is not None:
-            raise Stopped(self.signum)
+        """Raises `Stopped` where `reached` says so."""
+        if self.reached():
+            raise Stopped(self.signum or 0)
 
-    def reached(self, step: int) -> bool:
-        """Whether to save and stop after `step`, the same answer on every process.
+    def reached(self) -> bool:
+        """Whether to stop here; every process asks as often and is told the same.
 
-        With several processes JAX spreads the notice and chooses the step.
+        With several processes JAX spreads the notice and chooses the place.
         """
-        if jax.process_count() == 1:
-            return self.signum is not None
-        if multihost_utils.reached_preemption_sync_point(step):
-            self.signum = signal.SIGTERM
-        return self.signum == signal.SIGTERM
+        if self.signum is None and jax.process_count() > 1:
+            self._times += 1
+            if multihost_utils.reached_preemption_sync_point(self._times):
+                self.signum = signal.SIGTERM
+        return self.signum is not None
 
 
 @contextlib.contextmanager

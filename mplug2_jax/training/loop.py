@@ -153,7 +153,7 @@ class _Run:
         try:
             if progress.unevaluated and self.evaluation:
                 results, _ = self._evaluate(start, state, progress, writer)
-                if asked.reached(start):
+                if asked.reached():
                     raise Stopped(asked.signum or 0, start)
             for step in range(start + 1, steps + 1):
                 window.before(step)
@@ -169,7 +169,7 @@ class _Run:
                     results = writer.progress(step)
                 if self.evaluation and due(step, config.eval_every):
                     results, score = self._evaluate(step, state, progress, writer)
-                stop = asked.reached(step)
+                stop = asked.reached()
                 if stop or due(step, config.save_every):
                     self._save(step, state, progress, writer, score)
                 if stop:

@@ -12,6 +12,7 @@ import small
 from mplug2_jax.checkpoint.load import Metadata, save_checkpoint
 from mplug2_jax.cli.main import main
 from mplug2_jax.data.examples import Example
+from mplug2_jax.evaluation import retrieval
 from mplug2_jax.evaluation.retrieval import (
     TooManyUnusableError,
     dual,
@@ -239,9 +240,10 @@ def test_states_are_kept_for_matching_alone(
     assert alive[:2] == kept
 
 
-def test_progress_is_of_media_and_then_of_pairs(predictor, examples):
+def test_progress_is_of_media_and_then_of_pairs(predictor, examples, monkeypatch):
     """Of each direction's pairs: five texts, four media, the best two of each."""
     told = []
+    monkeypatch.setattr(retrieval, "MATCHED_AT_ONCE", 1)
 
     def tell(what):
         return lambda done, total: told.append((what, done, total))

@@ -22,8 +22,6 @@ HEARTBEAT = 10  # seconds
 GRACE = 20  # on a busy machine, to notice and to end
 STOP_SECONDS = 60  # a step and a save, on a busy machine
 FINISH_SECONDS = 900  # compiling several programs, on a busy machine
-# Programs run a few times, so the compiler is told not to try hard.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 CONFIG = """
     config.mesh.fsdp = 2
     config.optimizer.warmup_steps = 2
@@ -126,7 +124,9 @@ class Run:
             port = probe.getsockname()[1]
         self.shared = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
+                "device_count=8", f"device_count={devices}"
+            ),
             "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
             "MPLUG2_HEARTBEAT_SECONDS": str(HEARTBEAT),
         }
