@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mplug2_jax import __version__
+from mplug2_jax.exits import WRONG, NoDeviceError, exit_status
 
 COMMANDS = {
     "caption": "describe videos and images",
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         advice = f"did you mean {close[0]!r}?" if close else "see `mplug2 --help`"
         print(f"mplug2: error: there is no command {name!r}; {advice}", file=sys.stderr)
-        return 2
+        return WRONG
     cache_compilations(os.environ)
     skip_absent_tpus(os.environ)
     try:
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message = " ".join(str(error).split())
         print(f"mplug2 {name}: error: {message}", file=sys.stderr)
-        return 2
+        return exit_status(error)
 
 
 @contextlib.contextmanager
@@ -105,7 +106,7 @@ def _backend_named() -> Iterator[None]:
     and processes have joined by the time that one touches them.
 
     Raises:
-      ValueError: it finds none.
+      NoDeviceError: it finds none.
     """
     try:
         yield
@@ -116,7 +117,7 @@ def _backend_named() -> Iterator[None]:
             jax.devices()
         except (AssertionError, RuntimeError) as found:
             platforms = os.environ.get("JAX_PLATFORMS", "")
-            raise ValueError(
+            raise NoDeviceError(
                 f"JAX_PLATFORMS is {platforms!r}, and JAX finds no such device "
                 f"({str(found) or 'none is there'}); install what drives it (pip "
                 "install -e '.[cuda]' or '.[tpu]'), or unset JAX_PLATFORMS to run on "

@@ -21,6 +21,8 @@ from typing import Literal
 
 import jax
 
+from mplug2_jax.exits import LOST, exit_status
+
 BY_HAND = ("MPLUG2_COORDINATOR", "MPLUG2_PROCESSES", "MPLUG2_PROCESS_INDEX")
 HEARTBEAT = "MPLUG2_HEARTBEAT_SECONDS"  # a silent process is dead after so long
 JOIN = "MPLUG2_JOIN_SECONDS"  # a process waits so long for the others
@@ -29,7 +31,6 @@ DEFAULTS = {HEARTBEAT: 100, JOIN: 300}
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 # What the networks' errors have in common when another process is gone.
 _GONE = ("gloo", "nccl", "connection", "peer", "unavailable", "heartbeat")
-FAILED = 2
 _LATER = 60  # seconds, so much longer JAX would wait for the others
 PATIENCE = 24 * 3600  # seconds; that a process is gone is noticed much earlier
 _MEETINGS = itertools.count()
@@ -117,10 +118,11 @@ def ending_together() -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        atexit.register(_leave)
         reason = str(error).strip().partition("\n")[0][:200]
         lost = isinstance(error, jax.errors.JaxRuntimeError)
-        if not lost or not any(word in reason.lower() for word in _GONE):
+        lost = lost and any(word in reason.lower() for word in _GONE)
+        atexit.register(_leave, LOST if lost else exit_status(error))
+        if not lost:
             raise
         raise ConnectionError(
             f"Process {jax.process_index()} of {jax.process_count()} lost another one "
@@ -157,7 +159,7 @@ def _join(cluster: Cluster, limit: int, heartbeat: int) -> None:
     try:
         joined.result(limit)
     except TimeoutError:
-        atexit.register(_leave)
+        atexit.register(_leave, LOST)
         place = "" if cluster.index is None else f" {cluster.index} of {cluster.count}"
         raise ConnectionError(
             f"Process{place} did not meet the others at "
@@ -179,10 +181,10 @@ def _check_port(coordinator: str) -> None:
         ) from error
 
 
-def _leave() -> None:
+def _leave(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(FAILED)
+    os._exit(status)
 
 
 def _method(cluster: Cluster) -> str | None:

@@ -1,6 +1,7 @@
 """The entry point: help, errors, what JAX is told before it starts."""
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from mplug2_jax.cli.main import (
     main,
     skip_absent_tpus,
 )
+from mplug2_jax.exits import LOST
 
 
 @pytest.fixture
@@ -114,6 +116,19 @@ def test_a_users_error_is_one_line(command, capsys, error, monkeypatch):
         main(["modules"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("gone"),
+        OSError(errno.EIO, "gone"),
+        OSError(errno.ESTALE, "gone"),
+    ],
+)
+def test_what_another_start_may_mend_has_a_status_of_its_own(command, error):
+    command(raises(error))
+    assert main(["modules"]) == LOST
+
+
 @pytest.mark.parametrize("kind", [TypeError, RuntimeError, AssertionError])
 def test_an_error_of_ours_is_not_hidden(command, kind):
     command(raises(kind("ours")))
@@ -133,7 +148,7 @@ def test_devices_that_are_not_there_are_one_line(
 ):
     monkeypatch.setattr(jax, "devices", raises(error))
     command(lambda args: jax.devices(args))
-    assert main(["modules"]) == 2
+    assert main(["modules"]) == LOST
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("mplug2 modules: error: JAX_PLATFORMS is 'cpu'")
     assert f"({reason}); install" in said and "unset JAX_PLATFORMS" in said

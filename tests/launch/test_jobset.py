@@ -7,6 +7,8 @@ import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet as JobSet
 from pydantic import ValidationError
 
+from mplug2_jax.exits import WRONG
+
 VARIABLES = {
     "IMAGE": "images/mplug2:1",
     "CLAIM": "bucket",
@@ -69,6 +71,16 @@ def test_manifest_fits_together(manifest):
     assert container["args"] == TRAIN
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+    # What another start would not mend ends the job, and that the set.
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [WRONG],
+    }
+    (rule,) = found["spec"]["failurePolicy"]["rules"]
+    assert rule["action"] == "FailJobSet"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     variables = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert variables["WORKDIR"] == "/shared/a run"
     # Where data/ of the volume is what a configuration calls data/.
