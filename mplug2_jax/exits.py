@@ -1,31 +1,31 @@
 """Exit statuses of commands that fail: whether a launcher should start them again."""
 
+import errno
+import os
+import re
+
 WRONG = 2  # what was asked for; another start ends alike
 LOST = 74  # a process, a device or a file system; another start may succeed
 BROKEN = 1  # an error that nobody foresaw, with a traceback
 
-# What the system says of a wrong path; whatever else it says may pass.
-_WRONG_PATHS = (
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
+# What file systems say that are away or full, in errors of ours and of libraries.
+AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAY_PASS = re.compile("|".join(re.escape(os.strerror(n)) for n in (*AWAY, *FULL)))
 
 
-class NoDeviceError(OSError):
-    """There is no device of the kind that is asked for."""
+class LostError(OSError):
+    """Something is not there, or does not answer, that another start may find."""
 
 
 def exit_status(error: Exception) -> int:
-    """The status of a command that an error ends.
-
-    Errors of files without a number of the system are our own, on what was given.
-    """
-    if isinstance(error, (ConnectionError, TimeoutError, NoDeviceError)):
+    """The status of a command that an error ends."""
+    if may_pass(error):
         return LOST
-    if not isinstance(error, (ValueError, OSError)):
-        return BROKEN
-    by_system = isinstance(error, OSError) and error.errno is not None
-    return LOST if by_system and not isinstance(error, _WRONG_PATHS) else WRONG
+    return WRONG if isinstance(error, (ValueError, OSError)) else BROKEN
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error is of the machines, not of what was asked for."""
+    lost = isinstance(error, (ConnectionError, TimeoutError, LostError))
+    return lost or _MAY_PASS.search(str(error)) is not None

@@ -33,6 +33,7 @@ from mplug2_jax.checkpoint.lazy import (
     unflatten,
 )
 from mplug2_jax.checkpoint.staging import CONFIG, staged
+from mplug2_jax.exits import LostError, may_pass
 from mplug2_jax.models.config import MPlug2Config
 from mplug2_jax.models.mplug2 import ALL_MODULES, abstract_params
 
@@ -337,16 +338,21 @@ def named_damage(
     """Says in one sentence that what is read here, at `place`, cannot be.
 
     Raises:
-      ValueError: reading failed, unless the devices or other processes did.
+      LostError: the file system does not answer.
+      ValueError: reading failed otherwise, unless devices or other processes did.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError:
         raise
     except Exception as error:
-        reason = re.split(r"\n|\. See full| \[tensorstore_spec", str(error))[0]
+        reason = re.split(r"\n|\. See full| \[tensorstore_spec", str(error))[0][:200]
+        if may_pass(error):
+            raise LostError(
+                f"{place} could not be read ({reason}); try again."
+            ) from error
         raise ValueError(
-            f"{place} is damaged or incomplete ({reason[:200]}); {advice}."
+            f"{place} is damaged or incomplete ({reason}); {advice}."
         ) from error
 
 

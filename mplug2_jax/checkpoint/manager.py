@@ -7,9 +7,10 @@ Orbax writes beside the final name and renames, so a state is there whole or not
 all, and restores onto any mesh.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.load import FORMAT_VERSION, named_damage
+from mplug2_jax.checkpoint.staging import WriteError
+from mplug2_jax.exits import LostError
 
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SCORE = "score"
@@ -85,24 +88,26 @@ class StateManager:
 
         Args:
           score: of this step's evaluation; the state with the highest is kept too.
+
+        Raises:
+          LostError: this state, or the one before, cannot be written.
         """
         if step == self.latest:
             return
         about = self.about | {"progress": dataclasses.asdict(progress)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-            ),
-            # Without a score a state is no better than any; of equals the last stays.
-            metrics={SCORE: -math.inf if score is None else score},
-            force=True,
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
+        # Without a score a state is no better than any; of equals the last stays.
+        metrics = {SCORE: -math.inf if score is None else score}
+        with self._writing():
+            self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, abstract: Any) -> tuple[Any, Progress]:
         """The newest state, laid out like `abstract` (shapes, types, shardings).
 
         Raises:
+          LostError: it cannot be read.
           ValueError: it is damaged, of another layout, or its arrays have other shapes.
         """
         step = self.latest
@@ -127,9 +132,25 @@ class StateManager:
         return state, progress
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written.
+
+        Raises:
+          LostError: it cannot be.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:  # TensorStore's are ValueErrors
+            raise LostError(
+                f"A state could not be written to {self._manager.directory} "
+                f"({WriteError(error)}); make room, start again, and the run goes on "
+                "from the last whole one."
+            ) from error
 
     def _restore(self, step: int | None, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))

@@ -1,7 +1,6 @@
 """Writing files and folders whole or not at all."""
 
 import contextlib
-import errno
 import glob
 import os
 import platform
@@ -12,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mplug2_jax.data.files import local_path
+from mplug2_jax.exits import FULL
 
 CONFIG = "config.json"  # what every checkpoint folder has
 ABANDONED = 24 * 3600  # seconds without a change
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SYSTEM_REASON = re.compile("|".join(os.strerror(code) for code in sorted(_FULL)))
+_SYSTEM_REASON = re.compile("|".join(os.strerror(code) for code in FULL))
 
 
 class WriteError(OSError):
@@ -60,7 +59,7 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         yield partial
         _put(partial, target)
     except OSError as error:
-        if not isinstance(error, WriteError) and error.errno not in _FULL:
+        if not isinstance(error, WriteError) and error.errno not in FULL:
             raise
         raise OSError(
             f"Writing {target} failed and nothing of it was kept: {_reason(error)}; "

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mplug2_jax import __version__
-from mplug2_jax.exits import WRONG, NoDeviceError, exit_status
+from mplug2_jax.exits import WRONG, LostError, exit_status
 
 COMMANDS = {
     "caption": "describe videos and images",
@@ -47,8 +47,9 @@ BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status.
 
-    2 for an error that the user can mend, reported in one line on stderr (with its
-    traceback if MPLUG2_TRACEBACK is set); 130 after Ctrl-C, 143 after SIGTERM.
+    2 for an error that the user can mend and 74 for one that another start may not meet
+    (`exits.py`), reported in one line on stderr (with its traceback if MPLUG2_TRACEBACK
+    is set); 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -100,13 +101,13 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _backend_named() -> Iterator[None]:
-    """That JAX finds none of the devices it is to use is something the user can mend.
+    """That JAX finds none of the devices it is to use is told in one line.
 
     Asked once something has failed: no command waits for devices that it does not use,
     and processes have joined by the time that one touches them.
 
     Raises:
-      NoDeviceError: it finds none.
+      LostError: it finds none.
     """
     try:
         yield
@@ -117,7 +118,7 @@ def _backend_named() -> Iterator[None]:
             jax.devices()
         except (AssertionError, RuntimeError) as found:
             platforms = os.environ.get("JAX_PLATFORMS", "")
-            raise NoDeviceError(
+            raise LostError(
                 f"JAX_PLATFORMS is {platforms!r}, and JAX finds no such device "
                 f"({str(found) or 'none is there'}); install what drives it (pip "
                 "install -e '.[cuda]' or '.[tpu]'), or unset JAX_PLATFORMS to run on "

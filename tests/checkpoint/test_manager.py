@@ -1,6 +1,9 @@
 """States of a run: kept, found again whole, and laid out for any mesh."""
 
+import errno
 import itertools
+import os
+import resource
 import shutil
 
 import flax.struct
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mplug2_jax.checkpoint.load import named_damage
 from mplug2_jax.checkpoint.manager import Progress, StateManager
+from mplug2_jax.exits import LostError
 
 MESHES = {"one": (1, 1, 1), "two": (1, 2, 1), "eight": (1, 8, 1), "cube": (2, 2, 2)}
 
@@ -119,3 +124,29 @@ def test_a_damaged_state_is_named(states, tmp_path, lost, reason):
     assert said.endswith(
         "; remove it, and the run goes on from the state before it, or begins anew."
     )
+
+
+@pytest.fixture
+def no_room():
+    """Files of more than 64 KiB cannot be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_state_that_cannot_be_written_may_be_another_time(tmp_path, no_room):
+    manager = StateManager(tmp_path, keep=1)
+    noise = np.random.default_rng(0).random(2**16)
+    with pytest.raises(LostError, match=r"written to .* \(File too large\); make room"):
+        manager.save(
+            1, State(jax.device_put(1), {"noise": jax.device_put(noise)}), Progress()
+        )
+        manager.close()
+
+
+def test_a_file_system_that_does_not_answer_is_no_damage(tmp_path):
+    gone = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "state")
+    said = pytest.raises(LostError, match="Stale file handle.*; try again")
+    with said, named_damage(tmp_path):
+        raise gone

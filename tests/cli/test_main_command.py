@@ -20,6 +20,7 @@ from mplug2_jax.cli.main import (
     main,
     skip_absent_tpus,
 )
+from mplug2_jax.data.faults import TooManyFaultsError
 from mplug2_jax.exits import LOST
 
 
@@ -120,8 +121,10 @@ def test_a_users_error_is_one_line(command, capsys, error, monkeypatch):
     "error",
     [
         ConnectionError("gone"),
-        OSError(errno.EIO, "gone"),
-        OSError(errno.ESTALE, "gone"),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        TooManyFaultsError(
+            "3 of 9 cannot be used; the last: Stale file handle: 1.mp4."
+        ),
     ],
 )
 def test_what_another_start_may_mend_has_a_status_of_its_own(command, error):
