@@ -46,6 +46,7 @@ PAUSE=${PAUSE:-30}
 where=("--zone=$ZONE")
 if [[ -n "${PROJECT:-}" ]]; then where+=("--project=$PROJECT"); fi
 
+LOST=74    # a process or a file system, or what a signal leaves, is at least this
 STOPPED=75 # training ended well, but before its last step
 FAILED=70  # instead of 1 and 255, with which gcloud itself fails
 UNSTARTED=69
@@ -167,6 +168,8 @@ all() {
       tpu delete --quiet || true
     elif [[ $status -eq $STOPPED ]]; then
       echo "tpu_pod.sh: stopped before the end (attempt $attempt); going on." >&2
+    elif [[ $status -ge $LOST ]]; then
+      echo "tpu_pod.sh: training ended with status $status (attempt $attempt); going on." >&2
     elif [[ $status -eq $UNSTARTED ]]; then
       echo "tpu_pod.sh: training could not be started; the slice is kept." >&2
       return "$status"

@@ -133,10 +133,10 @@ os.dup2(2, 1)
 """
 
 
-def in_two_processes(code: str, *arguments) -> list[str]:
+def in_two_processes(code: str, *arguments, status: int = 0) -> list[str]:
     """What each of two processes prints; they know a port, their place and this folder.
 
-    Fails if one of them does.
+    Fails if one of them ends with another status.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -154,5 +154,5 @@ def in_two_processes(code: str, *arguments) -> list[str]:
     ]
     said = [process.communicate(timeout=480) for process in running]
     for process, (_, error) in zip(running, said, strict=True):
-        assert process.returncode == 0, error
+        assert process.returncode == status, error
     return [out for out, _ in said]

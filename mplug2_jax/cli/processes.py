@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 
@@ -20,6 +22,9 @@ def together() -> Iterator[None]:
     if cluster.kind == "single":
         yield
         return
+    if threading.current_thread() is threading.main_thread():
+        # JAX has taken it, for those that ask whether it has come, as training does.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     with contextlib.ExitStack() as stack:
         stack.enter_context(ending_together())
         if not is_first():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mplug2_jax.data.evaluation_batches import gather_by_id
+from mplug2_jax.data.evaluation_batches import gather_by_id, of_first
 from mplug2_jax.data.examples import Example
 from mplug2_jax.data.faults import within
 from mplug2_jax.data.prefetch import batched, read_ahead
@@ -301,7 +301,8 @@ class _Compared:
         scores = self.scores.T if turned else self.scores
         if not count:
             return scores
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        # The same pairs on every process, as each matches those of its own media.
+        best = of_first(np.argsort(-scores, axis=1, kind="stable")[:, :count])
         queries = np.repeat(np.arange(len(scores)), best.shape[1])
         places = queries, best.reshape(-1)
         odds = self._match(*(places[::-1] if turned else places))

@@ -104,7 +104,7 @@ def meet(what: str) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """An error within ends this process as soon as it is reported, and so the others.
+    """An error, or exit, within ends this process once it is told, and so the others.
 
     An orderly exit would wait for them, and they for it in the middle of a step; of one
     that is gone they hear within the heartbeat limit. If that is by the heartbeat and
@@ -115,6 +115,10 @@ def ending_together() -> Iterator[None]:
     """
     try:
         yield
+    except SystemExit as wanted:
+        if jax.process_count() > 1 and isinstance(wanted.code, int):
+            atexit.register(_leave, wanted.code)
+        raise
     except Exception as error:
         if jax.process_count() == 1:
             raise

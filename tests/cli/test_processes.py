@@ -1,6 +1,7 @@
 """Commands that several processes run together, against one process alone."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -63,3 +64,33 @@ def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
         for folder in ("one", "two")
     )
     assert one["metrics"] == two["metrics"] and one["n"] == two["n"] == 3
+
+
+TOLD_TO_STOP = """
+import os
+import signal
+import sys
+import time
+
+port, index, _ = sys.argv[1:]
+os.environ["MPLUG2_COORDINATOR"] = f"localhost:{port}"
+os.environ["MPLUG2_PROCESSES"] = "2"
+os.environ["MPLUG2_PROCESS_INDEX"] = index
+from mplug2_jax.cli import modules
+from mplug2_jax.cli.main import main
+from mplug2_jax.cli.processes import together
+
+def run(args):
+    with together():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+modules.run = run
+main(["modules"])
+"""
+
+
+def test_processes_that_are_told_to_stop_do_not_wait():
+    start = time.monotonic()
+    small.in_two_processes(TOLD_TO_STOP, status=143)
+    assert time.monotonic() - start < 50

@@ -33,7 +33,10 @@ def manifest(request, launch):
 
 
 def understood(found: dict) -> dict:
-    """What a cluster reads: without unknown keys, with what is missing."""
+    """What a cluster reads: without unknown keys, with what is missing.
+
+    The models know names and types; values are `test_manifest_fits_together`'s.
+    """
     return JobSet.from_dict(found).to_dict()
 
 
@@ -58,6 +61,8 @@ def test_schema_sees_errors(manifest):
 
 def test_manifest_fits_together(manifest):
     kind, found = manifest
+    assert found["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert found["kind"] == "JobSet"
     job = found["spec"]["replicatedJobs"][0]
     name = found["metadata"]["name"]
     spec = job["template"]["spec"]
@@ -68,6 +73,7 @@ def test_manifest_fits_together(manifest):
     assert re.fullmatch(r"[a-z0-9-]{1,63}", host)
     assert spec["parallelism"] == spec["completions"] == 4
     assert spec["completionMode"] == "Indexed"
+    assert container["image"] == VARIABLES["IMAGE"]
     assert container["args"] == TRAIN
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}

@@ -150,16 +150,25 @@ def test_slurm_tasks_meet(launch, environment, tmp_path):
     assert not (Path(environment["FAKE"]) / "calls").exists()  # not queued again
 
 
-def test_slurm_job_stopped_early_is_queued_again(launch, environment, tmp_path):
+@pytest.mark.parametrize(
+    ("status", "restarts", "again"),
+    [(0, 0, True), (74, 3, True), (137, 0, True), (2, 0, False), (74, 100, False)],
+)
+def test_slurm_job_is_queued_again_where_that_may_help(
+    launch, environment, stub, tmp_path, status, restarts, again
+):
     done = launch(
         "slurm.sbatch",
         *("--config", "c.py", f"--workdir={tmp_path / 'run'}"),
-        PYTHON="true",
+        PYTHON=stub("training", f"exit {status}\n"),
         PLATFORM="cpu",
         SLURM_JOB_ID="77",
+        SLURM_RESTART_COUNT=str(restarts),
     )
-    assert done.returncode == 0, done.stderr
-    assert (Path(environment["FAKE"]) / "calls").read_text() == "scontrol requeue 77\n"
+    assert done.returncode == (0 if again else status), done.stderr
+    calls = Path(environment["FAKE"]) / "calls"
+    assert calls.exists() == again
+    assert not again or calls.read_text() == "scontrol requeue 77\n"
 
 
 def test_every_variable_is_explained_once():

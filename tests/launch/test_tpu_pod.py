@@ -116,6 +116,19 @@ def test_reports_the_status_of_a_failed_training(
     assert (fake / "state").read_text() == "READY\n"
 
 
+@pytest.mark.parametrize("lost", [74, 137])
+def test_goes_on_after_a_lost_process(launch, stub, calls, train, lost):
+    starts = '"$FAKE/starts$MPLUG2_PROCESS_INDEX"'
+    again = (
+        f'[[ $(wc -l < {starts}) == 2 ]] || exit {lost}\nmkdir -p "$workdir/final"\n'
+    )
+    stub("member", f"{MEMBER}{again}")
+    done = launch("tpu_pod.sh", "all", *train, **POD)
+    assert done.returncode == 0, done.stderr
+    assert f"ended with status {lost} (attempt 0); going on" in done.stderr
+    assert calls("create") == 1
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_goes_on_after_a_stop_before_the_end(launch, stub, fake, calls, train, lost):
     """SIGTERM makes training save and exit with 0."""
