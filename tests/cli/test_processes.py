@@ -79,9 +79,12 @@ os.environ["MPLUG2_PROCESS_INDEX"] = index
 from mplug2_jax.cli import modules
 from mplug2_jax.cli.main import main
 from mplug2_jax.cli.processes import together
+from mplug2_jax.sharding.distributed import meet
 
 def run(args):
     with together():
+        meet("told")
+        time.sleep(0 if index == "1" else 2)  # without the first the second aborts
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
