@@ -91,12 +91,18 @@ class Plan:
 
     @property
     def terms(self) -> dict[str, float]:
-        """Seconds of each resource at its peak, were it alone."""
-        chip = self.topology.chip
+        """Seconds of each resource at its peak, were it alone.
+
+        What a GPU's own program reads and writes is not known, but that it reads the
+        state and writes it.
+        """
+        chip, memory = self.topology.chip, self.memory
         terms = {"compute": self.flops / chip.flops}
         if self.traffic is not None:
             sent, far = sum(self.traffic.collectives.values()), self.traffic.far
-            terms["memory"] = self.traffic.memory / chip.hbm_bandwidth
+            least = 2 * memory.state + memory.batch
+            moved = self.traffic.memory if chip.is_tpu else least
+            terms["memory"] = moved / chip.hbm_bandwidth
             terms["links"] = (sent - far) / chip.link_bandwidth
             terms["network"] = far / chip.network_bandwidth
         return terms

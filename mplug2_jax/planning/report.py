@@ -83,7 +83,8 @@ def notes(plans: list[Plan]) -> str:
         lines.append(
             "Not compiled for this GPU: memory and traffic are those of the step "
             "compiled for simulated CPU devices, whose attention keeps its scores and "
-            "whose bfloat16 products are done in float32. The GPU's own is lower."
+            "whose bfloat16 products are done in float32. The GPU's own is lower; in "
+            "the roofline memory counts as if only the state were read and written."
         )
     return "\n".join(lines)
 

@@ -66,6 +66,14 @@ def test_what_is_computed_again_is_no_use():
     assert row(plan(traffic=read))["MFU at most"] == "25 %"
 
 
+def test_of_a_gpu_the_traffic_of_another_program_does_not_count():
+    """It is at least the state's 16 GiB, twice."""
+    read = Traffic(memory=1e15)
+    assert row(plan("h100:16", traffic=read))["bound by"] == "compute"
+    found = plan("h100:16", traffic=read, flops=1.0).terms
+    assert found["memory"] == pytest.approx(2 * 16 * GIB / 3.35e12)
+
+
 def test_of_a_program_that_was_not_made_the_arithmetic_is_known():
     refused = plan(traffic=None, refusal="RESOURCE_EXHAUSTED: too much")
     assert row(refused)["no step faster than, ms"] == "1000.0"

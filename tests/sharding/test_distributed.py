@@ -19,6 +19,7 @@ from mplug2_jax.sharding.distributed import BY_HAND, Cluster, detect
 
 RELATIVE = 1e-5  # of losses: sums of eight parts or of four, over a few steps
 STEPS, SAVE_EVERY = 16, 4
+CLIPS = 40  # five batches, of training as of validation
 HEARTBEAT = 10  # seconds
 GRACE = 20  # on a busy machine, to notice and to end
 STOP_SECONDS = 60  # a step and a save, on a busy machine
@@ -28,7 +29,11 @@ CONFIG = """
     config.optimizer.warmup_steps = 2
     config.steps, config.save_every = {steps}, {every}
 """
-VIDEOS = "    del config.mixture.image, config.mixture.text"
+VIDEOS = """
+    del config.mixture.image, config.mixture.text
+    config.validation.path = "{root}/train.jsonl"
+    config.eval_every = 4
+"""
 HAND = dict(zip(BY_HAND, ("host:1234", "4", "3"), strict=True))
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -160,12 +165,12 @@ class Run:
             process.wait()
 
     def losses(self) -> dict[int, dict[str, float]]:
-        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
-        found = (json.loads(line) for line in lines)
-        return {
-            line["step"]: {k: v for k, v in line.items() if "loss" in k or "norm" in k}
-            for line in found
-        }
+        found: dict[int, dict[str, float]] = {}
+        for line in (self.workdir / "metrics.jsonl").read_text().splitlines():
+            values = json.loads(line)
+            kept = {k: v for k, v in values.items() if "loss" in k or "norm" in k}
+            found.setdefault(values["step"], {}).update(kept)
+        return found
 
     def wait_until_saved(self, step: int) -> None:
         while self.saved() < step:
@@ -181,8 +186,8 @@ class World:
     """A run's file, and its losses in one process with eight devices."""
 
     def __init__(self, root: Path, changed: str = ""):
-        changed = CONFIG.format(steps=STEPS, every=SAVE_EVERY) + changed
-        self.config = write_run(root, 12, 8, changed)
+        changed = (CONFIG + changed).format(root=root, steps=STEPS, every=SAVE_EVERY)
+        self.config = write_run(root, CLIPS, 8, changed)
         run = Run(self.config, root / "alone", 1, 8)
         try:
             run.finish()
@@ -268,6 +273,7 @@ def test_a_killed_coordinator_or_a_process_that_hangs_stops_the_others(
 
 @pytest.mark.cluster
 def test_processes_that_are_told_to_stop_save_the_same_step(launch, videos_alone):
+    """After the same step, or within its validation, which is done on going on."""
     run = launch(videos_alone, 2)
     run.wait_until_saved(SAVE_EVERY)
     start = time.monotonic()
