@@ -148,8 +148,8 @@ class StateManager:
         except (ValueError, OSError) as error:  # TensorStore's are ValueErrors
             raise LostError(
                 f"A state could not be written to {self._manager.directory} "
-                f"({WriteError(error)}); make room, start again, and the run goes on "
-                "from the last whole one."
+                f"({WriteError(error)}); make room or mend that, start again, and the "
+                "run goes on from the last whole one."
             ) from error
 
     def _restore(self, step: int | None, **items: Any) -> Any:
