@@ -9,9 +9,9 @@ LOST = 74  # a process, a device or a file system; another start may succeed
 BROKEN = 1  # an error that nobody foresaw, with a traceback
 
 # What file systems say that are away or full, in errors of ours and of libraries.
-AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MAY_PASS = re.compile("|".join(re.escape(os.strerror(n)) for n in (*AWAY, *FULL)))
+_MAY_PASS = re.compile("|".join(re.escape(os.strerror(n)) for n in (*_AWAY, *FULL)))
 
 
 class LostError(OSError):

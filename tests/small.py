@@ -24,6 +24,7 @@ from mplug2_jax.decoding.settings import Decoding
 from mplug2_jax.models.config import tiny
 from mplug2_jax.models.mplug2 import HEADS, MODULES, MPlug2
 from mplug2_jax.predictor import Predictor
+from mplug2_jax.sharding.distributed import BY_HAND
 
 FRAMES, SIZE, BEAM = 4, 28, 4
 # Lengths of the goldens; a prompt of one token makes captions at least two long.
@@ -134,18 +135,20 @@ os.dup2(2, 1)
 
 
 def in_two_processes(code: str, *arguments, status: int = 0) -> list[str]:
-    """What each of two processes prints; they know a port, their place and this folder.
+    """What each of two processes prints, which find each other by `initialize`.
 
-    Fails if one of them ends with another status.
+    This folder is on their path. Fails if one of them ends with another status.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    shared = [str(Path(__file__).parent), *map(str, arguments)]
+        where = f"localhost:{free.getsockname()[1]}"
+    path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+    shared = {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    shared = os.environ | shared | {"PYTHONPATH": path}
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", PRINTS_APART + code, port, str(index), *shared],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            [sys.executable, "-c", PRINTS_APART + code, *map(str, arguments)],
+            env=shared | dict(zip(BY_HAND, (where, "2", str(index)), strict=True)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mplug2_jax import __version__
 from mplug2_jax.checkpoint.load import FORMAT_VERSION, named_damage
-from mplug2_jax.checkpoint.staging import WriteError
+from mplug2_jax.checkpoint.staging import reason
 from mplug2_jax.exits import LostError
 
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -148,7 +148,7 @@ class StateManager:
         except (ValueError, OSError) as error:  # TensorStore's are ValueErrors
             raise LostError(
                 f"A state could not be written to {self._manager.directory} "
-                f"({WriteError(error)}); make room or mend that, start again, and the "
+                f"({reason(error)}); make room or mend that, start again, and the "
                 "run goes on from the last whole one."
             ) from error
 

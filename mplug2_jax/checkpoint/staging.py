@@ -22,9 +22,14 @@ class WriteError(OSError):
     """A library could not write; `staged` says where and cleans up."""
 
     def __init__(self, error: Exception):
-        text = str(error).strip()
-        found = _SYSTEM_REASON.search(text)
-        super().__init__(found[0] if found else (text.splitlines() or [repr(error)])[0])
+        super().__init__(reason(error))
+
+
+def reason(error: Exception) -> str:
+    """Why writing failed: the system's words, or else the first line of a library's."""
+    text = getattr(error, "strerror", None) or str(error).strip()
+    found = _SYSTEM_REASON.search(text)
+    return found[0] if found else (text.splitlines() or [repr(error)])[0]
 
 
 @contextlib.contextmanager
@@ -62,8 +67,8 @@ def staged(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Pa
         if not isinstance(error, WriteError) and error.errno not in FULL:
             raise
         raise OSError(
-            f"Writing {target} failed and nothing of it was kept: {_reason(error)}; "
-            "make room or choose another place."
+            f"Writing {target} failed and nothing of it was kept: "
+            f"{reason(error)[:200]}; make room or choose another place."
         ) from error
     finally:
         _remove(partial)
@@ -103,10 +108,6 @@ def _remove_empty(folders: Iterable[Path]) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error))[:200]
 
 
 def _put(partial: Path, target: Path) -> None:

@@ -12,17 +12,11 @@ from mplug2_jax.index import Index
 CAPTIONS = ("w1 w2 w3", "w4 w5", "w6 w30 w31 w32")
 COMMANDS = """
 import json
-import os
 import sys
 
-port, index, _, commands = sys.argv[1:]
-os.environ["MPLUG2_COORDINATOR"] = f"localhost:{port}"
-os.environ["MPLUG2_PROCESSES"] = "2"
-os.environ["MPLUG2_PROCESS_INDEX"] = index
-os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 from mplug2_jax.cli.main import main
 
-for command in json.loads(commands):
+for command in json.loads(sys.argv[1]):
     status = main(command)
     assert not status, status
 """
@@ -69,22 +63,17 @@ def test_two_processes_index_and_search_as_one_does(mplug2, clips, tmp_path):
 TOLD_TO_STOP = """
 import os
 import signal
-import sys
 import time
 
-port, index, _ = sys.argv[1:]
-os.environ["MPLUG2_COORDINATOR"] = f"localhost:{port}"
-os.environ["MPLUG2_PROCESSES"] = "2"
-os.environ["MPLUG2_PROCESS_INDEX"] = index
 from mplug2_jax.cli import modules
 from mplug2_jax.cli.main import main
-from mplug2_jax.cli.processes import together
+from mplug2_jax.cli.processes import is_first, together
 from mplug2_jax.sharding.distributed import meet
 
 def run(args):
     with together():
         meet("told")
-        time.sleep(0 if index == "1" else 2)  # without the first the second aborts
+        time.sleep(2 if is_first() else 0)  # without the first the second aborts
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 

@@ -156,17 +156,15 @@ import sys
 import jax
 import numpy as np
 
-port, index, tests, folder = sys.argv[1:]
-jax.config.update("jax_default_matmul_precision", "highest")
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"localhost:{port}", 2, int(index))
-sys.path.insert(0, tests)
 import small
 from mplug2_jax.evaluation.runner import evaluate
+from mplug2_jax.sharding.distributed import initialize
 from mplug2_jax.sharding.mesh import make_mesh
 from mplug2_jax.sharding.partition import batch_sharding
 from mplug2_jax.training.validation import on_own_devices
 
+(folder,) = sys.argv[1:]
+index = initialize().index
 whole = np.arange(32)
 rows = batch_sharding(make_mesh())
 spread = jax.make_array_from_callback((32,), rows, whole.__getitem__)

@@ -16,20 +16,16 @@ import signal
 import sys
 from pathlib import Path
 
-import jax
-
-port, index, tests, *clips = sys.argv[1:]
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"localhost:{port}", 2, int(index))
-sys.path.insert(0, tests)
 import small
 from mplug2_jax.data.examples import Example
 from mplug2_jax.evaluation import retrieval
 from mplug2_jax.models.mplug2 import MPlug2
 from mplug2_jax.predictor import Predictor
 from mplug2_jax.retriever import Retriever
+from mplug2_jax.sharding.distributed import initialize
 from mplug2_jax.training.interrupts import Stopped, interrupts
 
+clips, index = sys.argv[1:], initialize().index
 config, modules, params = small.pretrained()
 model = MPlug2(config, modules)
 predictor = Predictor(model, params, small.tokenizer(), small.INPUTS, batch_size=1)
@@ -42,7 +38,7 @@ def otherwise(self, texts):  # as another kind of device would, but more
     found = encode(self, texts)
     return found._replace(features=-found.features)
 
-if index == "1":
+if index == 1:
     Retriever.encode_texts = otherwise
 
 def tell(done, total):
@@ -55,7 +51,7 @@ try:
         asked.deferred = True
         for turn in range(1000):
             retrieval.search_results(predictor, examples, 2, progress=lambda what: tell)
-            if turn == 0 and index == "1":
+            if turn == 0 and index == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 except Stopped as stopped:
     print(told, stopped.exit_status)
